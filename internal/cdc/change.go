@@ -91,6 +91,9 @@ const (
 	// EventIdle: the server has sent everything up to Event.End and nothing is
 	// open. Once all delivered changes are acknowledged, End may be confirmed.
 	EventIdle
+	// EventTick: nothing arrived for a tick of the stream's clock; the caller may
+	// do its housekeeping. Nothing else is set.
+	EventTick
 )
 
 // Event is what a stream delivers. It is valid until the next one is asked for.
