@@ -1,0 +1,3 @@
+// Package cdctest is the test kit: real PostgreSQL servers, brokers, an
+// independent reader, a fault proxy and the built binary, for tests and benchmarks.
+package cdctest

@@ -1,0 +1,5 @@
+package cdctest
+
+import "testing"
+
+func TestMain(m *testing.M) { Main(m) }
