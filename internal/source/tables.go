@@ -1,0 +1,13 @@
+package source
+
+import (
+	"context"
+	"errors"
+
+	"cdc/internal/cdc"
+)
+
+// Tables resolves the configured patterns against the catalogue.
+func (s *Source) Tables(ctx context.Context) ([]cdc.Table, error) {
+	return nil, errors.ErrUnsupported
+}
