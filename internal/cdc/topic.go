@@ -28,6 +28,9 @@ type TopicState struct {
 	Partitions  int
 	Replication int
 	Config      map[string]string // effective settings, defaults included
+	// ID is the topic's id (Kafka 2.8), "" where broker or client do not tell. A
+	// topic that was deleted and made again has another.
+	ID string
 }
 
 // TopicName fills a template's {database}, {schema} and {table}; characters that
