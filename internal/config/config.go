@@ -1,0 +1,172 @@
+package config
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// Config is a whole configuration file. Its tags are the schema of the file:
+// yaml names the key, oneof lists the values allowed, min and max bound a
+// number, secret keeps the value out of every message, file marks a path that is
+// relative to the directory of the configuration file.
+type Config struct {
+	Postgres Postgres `yaml:"postgres"`
+	Kafka    Kafka    `yaml:"kafka"`
+	Admin    Admin    `yaml:"admin"`
+	Log      Log      `yaml:"log"`
+	// Pipelines by name; PipelineNames gives their order in the file.
+	Pipelines map[string]*Pipeline `yaml:"pipelines"`
+
+	order []string         // of Pipelines, as the file has them
+	file  string           // for messages; "" when built in code
+	at    map[string]place // where the value of a path stands in the file
+}
+
+// Postgres says how to reach the source.
+type Postgres struct {
+	// URL is postgres://user:password@host:port/database?options. It may hold a
+	// password: print Redacted instead.
+	URL string `yaml:"url" secret:"true"`
+}
+
+// Kafka says how to reach the sink: Brokers or Embedded, exactly one of them.
+type Kafka struct {
+	Brokers  []string  `yaml:"brokers"` // host:port of some brokers, the rest are discovered
+	Embedded *Embedded `yaml:"embedded"`
+	TLS      *TLS      `yaml:"tls"`
+	SASL     *SASL     `yaml:"sasl"`
+	// Replication is the replication factor of topics this daemon creates, -1
+	// for the broker's default.
+	Replication int `yaml:"replication" min:"-1" max:"32767"`
+	// MinISR is min.insync.replicas of topics this daemon creates, 0 for the
+	// broker's default.
+	MinISR int `yaml:"min_isr" min:"0" max:"32767"`
+}
+
+// Embedded is a broker inside this process, for one machine.
+type Embedded struct {
+	Dir    string `yaml:"dir" file:"true"` // where the log is kept
+	Listen string `yaml:"listen"`          // loopback host:port
+}
+
+// TLS to the brokers. All fields may be empty: then the system's roots are
+// trusted and no client certificate is shown.
+type TLS struct {
+	CA   string `yaml:"ca" file:"true"`
+	Cert string `yaml:"cert" file:"true"`
+	Key  string `yaml:"key" file:"true"`
+}
+
+// SASL is how to log in to the brokers.
+type SASL struct {
+	Mechanism string `yaml:"mechanism" oneof:"plain|scram-sha-256|scram-sha-512"`
+	Username  string `yaml:"username"`
+	Password  string `yaml:"password" secret:"true"`
+}
+
+// Admin is the HTTP server for health, metrics and status.
+type Admin struct {
+	Listen string `yaml:"listen"` // loopback host:port, "" for none
+}
+
+// Log is what the daemon writes to standard error.
+type Log struct {
+	Level  string `yaml:"level" oneof:"debug|info|warn|error"`
+	Format string `yaml:"format" oneof:"text|json"`
+}
+
+// Pipeline is one stream from a database to topics.
+type Pipeline struct {
+	Name     string    `yaml:"-"`        // its key in Config.Pipelines, and its transactional id
+	Postgres *Postgres `yaml:"postgres"` // nil: Config.Postgres
+	Mode     string    `yaml:"mode" oneof:"cdc"`
+
+	Tables  []string            `yaml:"tables"`  // patterns, see ParsePattern
+	Exclude []string            `yaml:"exclude"` // patterns
+	Columns map[string][]string `yaml:"columns"` // table to the columns published, all others stay in Postgres
+	Key     map[string][]string `yaml:"key"`     // table to the columns of the message key, in place of the primary key
+
+	Topic       string            `yaml:"topic"` // template of {database}, {schema}, {table}
+	Partitions  int               `yaml:"partitions" min:"1" max:"10000"`
+	Replication int               `yaml:"replication" min:"-1" max:"32767"` // 0: Kafka.Replication
+	TopicConfig map[string]string `yaml:"topic_config"`                     // settings of topics beyond those the policy fixes
+
+	Format   string   `yaml:"format" oneof:"json|debezium-json"`
+	Debezium Debezium `yaml:"debezium"`
+	Delivery string   `yaml:"delivery" oneof:"exactly-once|at-least-once"`
+	Snapshot Snapshot `yaml:"snapshot"`
+	Messages Messages `yaml:"messages"`
+
+	Toast      string `yaml:"toast" oneof:"fill|omit|placeholder|refuse"`
+	Truncate   string `yaml:"truncate" oneof:"tombstones|stop"`
+	Oversize   string `yaml:"oversize" oneof:"stop|dead-letter"`
+	OnGap      string `yaml:"on_gap" oneof:"stop|resnapshot"`
+	DeadLetter string `yaml:"dead_letter"` // topic
+
+	Memory      Bytes         `yaml:"memory" min:"4MiB" max:"64GiB"`
+	Linger      time.Duration `yaml:"linger" min:"0s" max:"10s"`
+	Compression string        `yaml:"compression" oneof:"none|gzip|snappy|lz4|zstd"`
+
+	Slot          Slot   `yaml:"slot"`
+	Publication   string `yaml:"publication"`
+	ProgressTopic string `yaml:"progress_topic"`
+}
+
+// Debezium holds what format debezium-json alone needs.
+type Debezium struct {
+	Unknown string `yaml:"unknown" oneof:"text|omit"` // columns of types Debezium leaves out
+	Name    string `yaml:"name"`                      // source.name of the envelope
+}
+
+// Snapshot is how existing rows come into the topics.
+type Snapshot struct {
+	Mode    string `yaml:"mode" oneof:"initial|never|only"`
+	Workers int    `yaml:"workers" min:"1" max:"64"`
+}
+
+// Messages are those of pg_logical_emit_message. No prefixes: they are left out.
+type Messages struct {
+	Prefixes []string `yaml:"prefixes"`
+	Topic    string   `yaml:"topic"`
+}
+
+// Slot is the replication slot.
+type Slot struct {
+	Name     string `yaml:"name"`
+	Failover bool   `yaml:"failover"` // Postgres 17: keep a copy of the slot on standbys
+}
+
+// PipelineNames are the keys of Pipelines in the order of the file; pipelines
+// added in code follow, sorted.
+func (c *Config) PipelineNames() []string {
+	names := make([]string, 0, len(c.Pipelines))
+	for _, n := range c.order {
+		if _, ok := c.Pipelines[n]; ok {
+			names = append(names, n)
+		}
+	}
+	for _, n := range slices.Sorted(maps.Keys(c.Pipelines)) {
+		if !slices.Contains(names, n) {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+// PostgresFor is where the pipeline reads: its own server or the common one.
+func (c *Config) PostgresFor(p *Pipeline) Postgres {
+	if p.Postgres != nil {
+		return *p.Postgres
+	}
+	return c.Postgres
+}
+
+// ReplicationFor is the replication factor of topics created for the pipeline,
+// -1 for the broker's default.
+func (c *Config) ReplicationFor(p *Pipeline) int {
+	if p.Replication != 0 {
+		return p.Replication
+	}
+	return c.Kafka.Replication
+}
