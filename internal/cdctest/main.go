@@ -29,6 +29,9 @@ func AtExit(f func()) {
 // It runs the tests, ends the servers they share and fails the binary when a
 // goroutine is left over.
 func Main(m *testing.M) {
+	if os.Getenv(fakePortVariable) != "" {
+		os.Exit(serveFake())
+	}
 	code := m.Run()
 	atExit.Lock()
 	funcs := atExit.funcs

@@ -1,3 +1,5 @@
+//go:build unix
+
 package pgserver
 
 import (
@@ -8,6 +10,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"cdc/internal/child"
 )
 
 // identity is the user a server runs as. The zero value is the current user.
@@ -38,6 +42,11 @@ func serverIdentity() identity {
 		}
 	}
 	return identity{drop: true, uid: nobody, gid: nobody, name: strconv.Itoa(nobody)}
+}
+
+// user is the identity as a child process takes it.
+func (id identity) user() child.User {
+	return child.User{Drop: id.drop, UID: id.uid, GID: id.gid}
 }
 
 // own gives path and everything below it to the identity.

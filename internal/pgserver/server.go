@@ -17,6 +17,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"cdc/internal/child"
 )
 
 // Options says what to start. The zero value starts a cluster of any version in
@@ -40,8 +42,8 @@ type Server struct {
 	dir      string
 	remove   bool // dir is ours
 	port     int
-	proc     *process // nil while stopped
-	log      *tail
+	proc     *child.Process // nil while stopped
+	log      *child.Log
 }
 
 const (
@@ -63,7 +65,7 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{opts: opts, programs: programs, id: serverIdentity(), log: newTail(opts.Log)}
+	s := &Server{opts: opts, programs: programs, id: serverIdentity(), log: child.NewLog(opts.Log)}
 	if err := s.id.reach(filepath.Join(programs.Dir, "postgres")); err != nil {
 		return nil, fmt.Errorf("run PostgreSQL from %s: %w", programs.Dir, err)
 	}
@@ -114,11 +116,11 @@ func (s *Server) Stop(ctx context.Context, mode string) error {
 	if s.proc == nil {
 		return nil
 	}
-	if err := s.proc.signal(sig); err != nil {
-		return fmt.Errorf("stop PostgreSQL (pid %d): %w", s.proc.pid, err)
+	if err := s.proc.Signal(sig); err != nil {
+		return fmt.Errorf("stop PostgreSQL (pid %d): %w", s.proc.PID, err)
 	}
 	select {
-	case <-s.proc.done:
+	case <-s.proc.Done():
 		s.proc = nil
 		return nil
 	case <-ctx.Done():
@@ -133,7 +135,7 @@ func (s *Server) Kill() {
 	if s.proc == nil {
 		return
 	}
-	s.proc.killTree()
+	s.proc.KillTree()
 	s.proc = nil
 }
 
@@ -143,7 +145,7 @@ func (s *Server) Done() <-chan struct{} {
 	if s.proc == nil {
 		return nil
 	}
-	return s.proc.done
+	return s.proc.Done()
 }
 
 // Restart starts the server again on the same port and directory, after Stop,
@@ -226,18 +228,18 @@ func (s *Server) initdb(ctx context.Context) error {
 	var out strings.Builder
 	cmd := s.command("initdb", args...)
 	cmd.Stdout, cmd.Stderr = &out, &out
-	p, err := start(cmd)
+	p, err := child.Start(cmd, s.id.user(), syscall.SIGQUIT)
 	if err != nil {
 		return fmt.Errorf("run initdb: %w", err)
 	}
 	select {
-	case <-p.done:
+	case <-p.Done():
 	case <-ctx.Done():
-		p.killTree()
+		p.KillTree()
 		return fmt.Errorf("run initdb: %w", context.Cause(ctx))
 	}
-	if p.err != nil {
-		return fmt.Errorf("run initdb in %s: %w\n%s", s.dir, p.err, strings.TrimSpace(out.String()))
+	if p.Err() != nil {
+		return fmt.Errorf("run initdb in %s: %w\n%s", s.dir, p.Err(), strings.TrimSpace(out.String()))
 	}
 	conf, err := os.OpenFile(filepath.Join(s.dir, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -284,7 +286,6 @@ func (s *Server) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(s.programs.Dir, name), args...)
 	cmd.Dir = s.dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "TZ=UTC", "TMPDIR=" + os.TempDir(), "HOME=" + s.dir}
-	cmd.SysProcAttr = attributes(s.id)
 	return cmd
 }
 
@@ -296,10 +297,10 @@ func (s *Server) launchOnFreePort(ctx context.Context) error {
 	}
 	var err error
 	for range portAttempts {
-		if s.port, err = FreePort(); err != nil {
+		if s.port, err = child.FreePort(); err != nil {
 			return err
 		}
-		if err = s.launch(ctx); err == nil || !s.log.contains("could not bind") {
+		if err = s.launch(ctx); err == nil || !s.log.Contains("could not bind") {
 			return err
 		}
 	}
@@ -311,10 +312,10 @@ func (s *Server) launch(ctx context.Context) error {
 	if err := s.configure(); err != nil {
 		return err
 	}
-	s.log.reset()
+	s.log.Reset()
 	cmd := s.command("postgres", "-D", s.dir)
 	cmd.Stdout, cmd.Stderr = s.log, s.log
-	p, err := start(cmd)
+	p, err := child.Start(cmd, s.id.user(), syscall.SIGQUIT)
 	if err != nil {
 		return fmt.Errorf("start PostgreSQL from %s: %w", s.programs.Dir, err)
 	}
@@ -322,14 +323,14 @@ func (s *Server) launch(ctx context.Context) error {
 	defer cancel()
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
-	for !s.ready(p.pid) {
+	for !s.ready(p.PID) {
 		select {
 		case <-tick.C:
-		case <-p.done:
-			return fmt.Errorf("start PostgreSQL in %s: it ended: %v\n%s", s.dir, p.err, s.log.last())
+		case <-p.Done():
+			return fmt.Errorf("start PostgreSQL in %s: it ended: %v\n%s", s.dir, p.Err(), s.log.Tail())
 		case <-ctx.Done():
-			p.killTree()
-			return fmt.Errorf("start PostgreSQL in %s: %w\n%s", s.dir, context.Cause(ctx), s.log.last())
+			p.KillTree()
+			return fmt.Errorf("start PostgreSQL in %s: %w\n%s", s.dir, context.Cause(ctx), s.log.Tail())
 		}
 	}
 	s.proc = p

@@ -1,6 +1,6 @@
 //go:build unix && !linux
 
-package pgserver
+package child
 
 import (
 	"context"
@@ -10,11 +10,11 @@ import (
 	"syscall"
 )
 
-// attributes makes the child run as id. Only Linux can tie its life to ours.
-func attributes(id identity) *syscall.SysProcAttr { return credential(id) }
+// dieWithParent does nothing: only Linux can tie a child's life to ours.
+func dieWithParent(*syscall.SysProcAttr, syscall.Signal) {}
 
-// children lists the processes whose parent is pid.
-func children(pid int) []int {
+// childrenOf lists the processes whose parent is pid.
+func childrenOf(pid int) []int {
 	ctx, cancel := context.WithTimeout(context.Background(), drainLimit)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "ps", "-A", "-o", "pid=,ppid=").Output()

@@ -1,4 +1,4 @@
-package pgserver
+package child
 
 import (
 	"bytes"
@@ -8,17 +8,12 @@ import (
 	"syscall"
 )
 
-// attributes makes the child run as id and die with this process: SIGQUIT is
-// PostgreSQL's immediate shutdown, after which the next start recovers.
-func attributes(id identity) *syscall.SysProcAttr {
-	attr := credential(id)
-	attr.Pdeathsig = syscall.SIGQUIT
-	return attr
-}
+// dieWithParent has the kernel send sig to the child when this process dies.
+func dieWithParent(attr *syscall.SysProcAttr, sig syscall.Signal) { attr.Pdeathsig = sig }
 
-// children lists the processes whose parent is pid, from /proc (proc(5), stat):
+// childrenOf lists the processes whose parent is pid, from /proc (proc(5), stat):
 // slim container images have no ps.
-func children(pid int) []int {
+func childrenOf(pid int) []int {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		return nil

@@ -1,0 +1,126 @@
+package cdctest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"cdc/internal/child"
+)
+
+// fake is kfake in this process: shared, up in a millisecond, data in memory.
+type fake struct{ cluster *kfake.Cluster }
+
+// fakeOptions are those of every kfake of the kit: one broker, no topic made by
+// accident, and no expiry that would eat compacted topics (kafka-client.md K6
+// keeps retention.ms=-1 on what we create; this is the default for the rest).
+func fakeOptions(port int) []kfake.Opt {
+	return []kfake.Opt{kfake.NumBrokers(1), kfake.Ports(port), kfake.ClusterID("cdctest")}
+}
+
+func startFake() (node, error) {
+	port, err := child.FreePort()
+	if err != nil {
+		return nil, err
+	}
+	c, err := kfake.NewCluster(fakeOptions(port)...)
+	if err != nil {
+		return nil, fmt.Errorf("start kfake on port %d: %w", port, err)
+	}
+	return &fake{cluster: c}, nil
+}
+
+func (f *fake) addr() string { return f.cluster.ListenAddrs()[0] }
+
+func (f *fake) start(context.Context) error { return nil }
+
+func (f *fake) kill() {}
+
+func (f *fake) close() { f.cluster.Close() }
+
+// The variables that make a test binary a broker instead; see Main.
+const (
+	fakePortVariable = "CDCTEST_KFAKE_PORT"
+	fakeDirVariable  = "CDCTEST_KFAKE_DIR"
+)
+
+// fakeProcess is kfake in a process of its own with its data on disk: the test
+// binary, run again.
+type fakeProcess struct {
+	port int
+	dir  string
+	log  *child.Log
+	proc *child.Process
+}
+
+func startFakeProcess(ctx context.Context) (node, error) {
+	dir, err := os.MkdirTemp("", "cdc-kfake-")
+	if err != nil {
+		return nil, fmt.Errorf("make a directory for kfake: %w", err)
+	}
+	f := &fakeProcess{dir: dir, log: child.NewLog(nil)}
+	if f.port, err = child.FreePort(); err == nil {
+		err = f.start(ctx)
+	}
+	if err != nil {
+		f.close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func (f *fakeProcess) addr() string { return "127.0.0.1:" + strconv.Itoa(f.port) }
+
+func (f *fakeProcess) start(ctx context.Context) error {
+	if f.proc != nil {
+		return fmt.Errorf("start kfake: it is running (pid %d)", f.proc.PID)
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("start kfake: find the test binary: %w", err)
+	}
+	cmd := exec.Command(program)
+	cmd.Env = append(os.Environ(), fakePortVariable+"="+strconv.Itoa(f.port), fakeDirVariable+"="+f.dir)
+	cmd.Stdout, cmd.Stderr = f.log, f.log
+	if f.proc, err = child.Start(cmd, child.User{}, syscall.SIGKILL); err != nil {
+		return fmt.Errorf("start kfake: %w", err)
+	}
+	if err := awaitBroker(ctx, f.addr(), f.proc.Done()); err != nil {
+		return fmt.Errorf("%w\n%s", err, f.log.Tail())
+	}
+	return nil
+}
+
+func (f *fakeProcess) kill() {
+	if f.proc != nil {
+		f.proc.KillTree()
+		f.proc = nil
+	}
+}
+
+func (f *fakeProcess) close() {
+	f.kill()
+	_ = os.RemoveAll(f.dir)
+}
+
+// serveFake runs in the child process, until it is killed.
+func serveFake() int {
+	port, err := strconv.Atoi(os.Getenv(fakePortVariable))
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", fakePortVariable, err)
+		return 2
+	}
+	opts := append(fakeOptions(port), kfake.DataDir(os.Getenv(fakeDirVariable)),
+		kfake.WithLogger(kfake.BasicLogger(io.Discard, kfake.LogLevelNone)))
+	if _, err := kfake.NewCluster(opts...); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	select {}
+}

@@ -1,0 +1,48 @@
+package cdctest
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+func produce(t *testing.T, c *Cluster, topic string, from, to int) {
+	t.Helper()
+	cl := c.Client(t)
+	for i := from; i < to; i++ {
+		r := &kgo.Record{Topic: topic, Key: fmt.Appendf(nil, "k%d", i%5), Value: fmt.Appendf(nil, "v%d", i)}
+		if err := cl.ProduceSync(context.Background(), r).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestSharedKafka(t *testing.T) {
+	c := Kafka(t)
+	topic := c.Prefix + "a"
+	c.CreateTopic(t, topic, 3, nil)
+	produce(t, c, topic, 0, 20)
+	records := WaitRecords(t, c.Brokers, topic, AtLeast(20))
+	if len(records) != 20 {
+		t.Fatalf("got %d records, want 20", len(records))
+	}
+	state := Fold(records)
+	if len(state) != 5 || state["k4"] != "v19" {
+		t.Fatalf("got %v", state)
+	}
+}
+
+func TestPrivateKafkaKeepsDataOverKill(t *testing.T) {
+	c := PrivateKafka(t)
+	topic := c.Prefix + "a"
+	c.CreateTopic(t, topic, 1, nil)
+	produce(t, c, topic, 0, 10)
+	c.Kill(t)
+	c.Start(t)
+	produce(t, c, topic, 10, 12)
+	if got := len(Read(t, c.Brokers, topic)); got != 12 {
+		t.Fatalf("got %d records, want 12", got)
+	}
+}
