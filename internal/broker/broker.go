@@ -1,0 +1,139 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+)
+
+// Config says where a broker keeps its log and where it listens.
+type Config struct {
+	Dir string // created if missing; one process at a time
+	// Listen is host:port on loopback, "127.0.0.1:9092"; port 0 takes a free one.
+	Listen string
+	// NoSync leaves writing to disk to the operating system: faster, and a crash
+	// of the machine (not of the process) may lose what was acknowledged.
+	NoSync bool
+	Logger *slog.Logger // nil: none
+}
+
+// clusterID is what clients see; it is one broker's, not a cluster's.
+const clusterID = "cdc-embedded"
+
+// Settings of kfake. Its cleaner's timer runs compaction and retention at a
+// moment of its own, without the safety of Compact: its interval (milliseconds,
+// one hundred years) never ends. Nothing expires unless a topic says so.
+var brokerSettings = map[string]string{
+	"log.cleaner.backoff.ms":     strconv.Itoa(100 * 365 * 24 * 60 * 60 * 1000),
+	"log.retention.ms":           "-1",
+	"log.retention.bytes":        "-1",
+	"default.replication.factor": "1",
+}
+
+// Broker is a running broker. Its methods may be called concurrently.
+type Broker struct {
+	dir    string
+	log    *slog.Logger
+	lock   io.Closer
+	events *events
+	guard  *guard
+	kfake  *kfake.Cluster
+
+	mu          sync.Mutex // held by Compact, Close and ClearInterrupted: one at a time
+	closed      bool
+	interrupted bool
+}
+
+// Start opens or creates the log in cfg.Dir and listens. It returns when clients
+// can connect. An interrupted compaction is undone first. ctx bounds the start only.
+func Start(ctx context.Context, cfg Config) (b *Broker, err error) {
+	if cfg.Dir == "" {
+		return nil, errors.New("start broker: no data directory")
+	}
+	address, err := loopback(cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("start broker: %w", err)
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o750); err != nil {
+		return nil, fmt.Errorf("start broker: %w", err)
+	}
+	b = &Broker{dir: cfg.Dir, log: cfg.Logger, events: &events{log: cfg.Logger}}
+	if b.lock, err = lockDir(cfg.Dir); err != nil {
+		return nil, fmt.Errorf("start broker: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.lock.Close())
+		}
+	}()
+	if b.interrupted, err = b.recoverCompaction(); err != nil {
+		return nil, fmt.Errorf("start broker: %w", err)
+	}
+	if b.guard, err = listen(ctx, address, cfg.Logger); err != nil {
+		return nil, fmt.Errorf("start broker: %w", err)
+	}
+	if err := b.open(ctx, cfg.NoSync); err != nil {
+		b.guard.shut()
+		return nil, fmt.Errorf("start broker in %q: %w", cfg.Dir, err)
+	}
+	return b, nil
+}
+
+func (b *Broker) open(ctx context.Context, noSync bool) (err error) {
+	opts := []kfake.Opt{
+		kfake.Ports(0), // one broker; the guard is its listener, whatever the port
+		kfake.ListenFn(func(string, string) (net.Listener, error) { return b.guard, nil }),
+		kfake.DataDir(b.logDir()),
+		kfake.ClusterID(clusterID),
+		kfake.DefaultNumPartitions(1),
+		kfake.BrokerConfigs(brokerSettings),
+		kfake.WithLogger(b.events),
+	}
+	if !noSync {
+		opts = append(opts, kfake.SyncWrites())
+	}
+	if b.kfake, err = kfake.NewCluster(opts...); err != nil {
+		return err
+	}
+	if err := b.guard.learn(ctx); err != nil {
+		b.kfake.Close()
+		return err
+	}
+	return nil
+}
+
+// logDir is kfake's own directory inside the data directory.
+func (b *Broker) logDir() string { return filepath.Join(b.dir, "log") }
+
+// Addr is the address it listens on and tells clients.
+func (b *Broker) Addr() string { return b.guard.Addr().String() }
+
+// Close stops listening, saves what makes the next start quick and closes every
+// connection. Nothing acknowledged depends on it.
+func (b *Broker) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.closeLocked()
+}
+
+func (b *Broker) closeLocked() error {
+	if b.closed {
+		return nil
+	}
+	b.closed = true
+	b.kfake.Close()
+	b.guard.shut()
+	return b.lock.Close()
+}
