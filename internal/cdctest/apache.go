@@ -1,10 +1,198 @@
 package cdctest
 
 import (
+	"bytes"
 	"context"
+	"embed"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"text/template"
+
+	"cdc/internal/child"
+	"cdc/internal/download"
 )
 
-func startApache(_ context.Context, version string) (node, error) {
-	return nil, fmt.Errorf("start Apache Kafka %s: no such manifest", version)
+// manifests name the jars of each Apache Kafka that the tests can run.
+//
+//go:embed testdata/kafka-*.txt
+var manifests embed.FS
+
+// heap is enough for a broker of the tests; several may run at once.
+const heap = "-Xmx512m"
+
+// clusterID is any base64 UUID; storage must be formatted with one.
+const clusterID = "MkU3OEVBNTcwNTJENDM2Qg"
+
+// properties configures one KRaft node. The short broker session makes a killed
+// broker come back in seconds (its controller waits for the old session to end),
+// and the log is cleaned only when a test asks for it.
+var properties = template.Must(template.New("server.properties").Parse(`process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{{.ControllerPort}}
+listeners=PLAINTEXT://127.0.0.1:{{.Port}},CONTROLLER://127.0.0.1:{{.ControllerPort}}
+advertised.listeners=PLAINTEXT://127.0.0.1:{{.Port}}
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+log.dirs={{.Dir}}/data
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=1
+group.initial.rebalance.delay.ms=0
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=500
+controlled.shutdown.max.retries=1
+`))
+
+// apache is Apache Kafka in a JVM.
+type apache struct {
+	java           string
+	version        string
+	jars           string // directory
+	Dir            string
+	Port           int
+	ControllerPort int
+	log            *child.Log
+	proc           *child.Process
+}
+
+func startApache(ctx context.Context, version string) (node, error) {
+	java, err := findJava(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("start Apache Kafka %s: %w", version, err)
+	}
+	jars, err := kafkaJars(ctx, version)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "cdc-kafka-")
+	if err != nil {
+		return nil, fmt.Errorf("make a directory for Kafka: %w", err)
+	}
+	a := &apache{java: java, version: version, jars: jars, Dir: dir, log: child.NewLog(nil)}
+	if err := a.format(ctx); err != nil {
+		a.close()
+		return nil, err
+	}
+	if err := a.start(ctx); err != nil {
+		a.close()
+		return nil, err
+	}
+	return a, nil
+}
+
+// findJava returns a Java that runs every Kafka of the manifests.
+func findJava(ctx context.Context) (string, error) {
+	const advice = "Apache Kafka 4 needs Java 17 or newer; install it (apt-get install openjdk-17-jre-headless) or set JAVA_HOME"
+	java := "java"
+	if home := os.Getenv("JAVA_HOME"); home != "" {
+		java = filepath.Join(home, "bin", "java")
+	}
+	out, err := exec.CommandContext(ctx, java, "-version").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("run java: %w; %s", err, advice)
+	}
+	major, ok := javaMajor(string(out))
+	if !ok || major < 17 {
+		first, _, _ := strings.Cut(string(out), "\n")
+		return "", fmt.Errorf("java is %q; %s", first, advice)
+	}
+	return java, nil
+}
+
+// javaMajor reads `openjdk version "17.0.15" …`; Java 8 calls itself "1.8.0".
+func javaMajor(text string) (int, bool) {
+	_, quoted, _ := strings.Cut(text, `version "`)
+	end := strings.IndexFunc(quoted, func(r rune) bool { return r < '0' || r > '9' })
+	if end <= 0 {
+		return 0, false
+	}
+	major, err := strconv.Atoi(quoted[:end])
+	return major, err == nil
+}
+
+// kafkaJars makes sure that the jars of the version are in the cache.
+func kafkaJars(ctx context.Context, version string) (string, error) {
+	text, err := manifests.ReadFile("testdata/kafka-" + version + ".txt")
+	if err != nil {
+		return "", fmt.Errorf("start Apache Kafka %q: no manifest internal/cdctest/testdata/kafka-%s.txt; %s names one of those there", version, version, KafkaVariable)
+	}
+	list, err := download.ParseManifest(bytes.NewReader(text))
+	if err != nil {
+		return "", fmt.Errorf("start Apache Kafka %s: %w", version, err)
+	}
+	cache, err := download.CacheDir()
+	if err != nil {
+		return "", err
+	}
+	name := "kafka-" + version
+	dir := filepath.Join(cache, name)
+	return dir, download.Locked(name, func() error {
+		return download.Get(ctx, dir, "Apache Kafka "+version, list, os.Stderr)
+	})
+}
+
+// format writes the configuration with free ports and makes the data directory.
+func (a *apache) format(ctx context.Context) (err error) {
+	if a.Port, err = child.FreePort(); err != nil {
+		return err
+	}
+	for a.ControllerPort = a.Port; a.ControllerPort == a.Port; {
+		if a.ControllerPort, err = child.FreePort(); err != nil {
+			return err
+		}
+	}
+	var text bytes.Buffer
+	if err := properties.Execute(&text, a); err != nil {
+		return fmt.Errorf("configure Kafka: %w", err)
+	}
+	if err := os.WriteFile(a.properties(), text.Bytes(), 0o600); err != nil {
+		return fmt.Errorf("configure Kafka: %w", err)
+	}
+	out, err := exec.CommandContext(ctx, a.java, "-cp", a.jars+"/*", "kafka.tools.StorageTool", "format", "-t", clusterID, "-c", a.properties()).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("format storage of Kafka %s: %w\n%s", a.version, err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+func (a *apache) properties() string { return filepath.Join(a.Dir, "server.properties") }
+
+func (a *apache) addr() string { return "127.0.0.1:" + strconv.Itoa(a.Port) }
+
+func (a *apache) start(ctx context.Context) (err error) {
+	if a.proc != nil {
+		return fmt.Errorf("start Kafka %s: it is running (pid %d)", a.version, a.proc.PID)
+	}
+	cmd := exec.Command(a.java, heap, "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+		"-cp", a.jars+"/*", "kafka.Kafka", a.properties())
+	cmd.Dir = a.Dir
+	cmd.Stdout, cmd.Stderr = a.log, a.log
+	if a.proc, err = child.Start(cmd, child.User{}, syscall.SIGKILL); err != nil {
+		return fmt.Errorf("start Kafka %s: %w", a.version, err)
+	}
+	if err := awaitBroker(ctx, a.addr(), a.proc.Done()); err != nil {
+		return fmt.Errorf("start Kafka %s: %w\n%s", a.version, err, a.log.Tail())
+	}
+	return nil
+}
+
+func (a *apache) kill() {
+	if a.proc != nil {
+		a.proc.KillTree()
+		a.proc = nil
+	}
+}
+
+func (a *apache) close() {
+	a.kill()
+	_ = os.RemoveAll(a.Dir)
 }

@@ -29,3 +29,20 @@ func TestPrivatePostgresRestarts(t *testing.T) {
 		t.Fatalf("rows after a crash: got %s, want 1", got)
 	}
 }
+
+func TestContribIsThere(t *testing.T) {
+	d := Database(t)
+	for _, name := range []string{"hstore", "citext", "ltree", "pgcrypto"} {
+		d.Exec(t, "CREATE EXTENSION "+name)
+	}
+	if got := d.Value(t, "SELECT 'a=>1'::hstore -> 'a' || ('X'::citext = 'x')::text || nlevel('a.b'::ltree)"); got != "1true2" && got != "1t2" {
+		t.Errorf("got %q", got)
+	}
+	d.Exec(t, "CREATE TABLE a(id int primary key)", "CREATE PUBLICATION p FOR TABLE a",
+		"SELECT pg_create_logical_replication_slot('contrib', 'pgoutput')", "INSERT INTO a VALUES (1)")
+	got := d.Value(t, "SELECT count(*) > 2 FROM pg_logical_slot_get_binary_changes('contrib', NULL, NULL, 'proto_version', '1', 'publication_names', 'p')")
+	if got != "t" {
+		t.Errorf("pgoutput gave no changes")
+	}
+	d.KeepSlot("contrib")
+}
