@@ -55,7 +55,7 @@ type Broker struct {
 
 // Start opens or creates the log in cfg.Dir and listens. It returns when clients
 // can connect. An interrupted compaction is undone first. ctx bounds the start only.
-func Start(ctx context.Context, cfg Config) (b *Broker, err error) {
+func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	if cfg.Dir == "" {
 		return nil, errors.New("start broker: no data directory")
 	}
@@ -69,29 +69,24 @@ func Start(ctx context.Context, cfg Config) (b *Broker, err error) {
 	if err := os.MkdirAll(cfg.Dir, 0o750); err != nil {
 		return nil, fmt.Errorf("start broker: %w", err)
 	}
-	b = &Broker{dir: cfg.Dir, log: cfg.Logger, events: &events{log: cfg.Logger}}
-	if b.lock, err = lockDir(cfg.Dir); err != nil {
+	lock, err := lockDir(cfg.Dir)
+	if err != nil {
 		return nil, fmt.Errorf("start broker: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, b.lock.Close())
-		}
-	}()
-	if b.interrupted, err = b.recoverCompaction(); err != nil {
-		return nil, fmt.Errorf("start broker: %w", err)
-	}
-	if b.guard, err = listen(ctx, address, cfg.Logger); err != nil {
-		return nil, fmt.Errorf("start broker: %w", err)
-	}
-	if err := b.open(ctx, cfg.NoSync); err != nil {
-		b.guard.shut()
-		return nil, fmt.Errorf("start broker in %q: %w", cfg.Dir, err)
+	b := &Broker{dir: cfg.Dir, log: cfg.Logger, lock: lock, events: &events{log: cfg.Logger}}
+	if err := b.open(ctx, address, cfg.NoSync); err != nil {
+		return nil, errors.Join(fmt.Errorf("start broker in %q: %w", cfg.Dir, err), lock.Close())
 	}
 	return b, nil
 }
 
-func (b *Broker) open(ctx context.Context, noSync bool) (err error) {
+func (b *Broker) open(ctx context.Context, address string, noSync bool) (err error) {
+	if b.interrupted, err = b.recoverCompaction(); err != nil {
+		return err
+	}
+	if b.guard, err = listen(ctx, address, b.log); err != nil {
+		return err
+	}
 	opts := []kfake.Opt{
 		kfake.Ports(0), // one broker; the guard is its listener, whatever the port
 		kfake.ListenFn(func(string, string) (net.Listener, error) { return b.guard, nil }),
@@ -105,10 +100,12 @@ func (b *Broker) open(ctx context.Context, noSync bool) (err error) {
 		opts = append(opts, kfake.SyncWrites())
 	}
 	if b.kfake, err = kfake.NewCluster(opts...); err != nil {
+		b.guard.shut()
 		return err
 	}
 	if err := b.guard.learn(ctx); err != nil {
 		b.kfake.Close()
+		b.guard.shut()
 		return err
 	}
 	return nil

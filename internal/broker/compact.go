@@ -40,8 +40,8 @@ var ErrInterrupted = errors.New("an earlier compaction was interrupted and its b
 // memory for the survivors of the greatest partition. ctx is heeded until the
 // compaction begins; from then on it runs to its end.
 //
-// After an error from the compaction itself (a full disk) the broker answers no
-// more requests and must be closed; the next Start puts the log back as it was.
+// After an error from the compaction itself (a full disk) the broker is closed;
+// the next Start puts the log back as it was.
 func (b *Broker) Compact(ctx context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -52,6 +52,9 @@ func (b *Broker) Compact(ctx context.Context) error {
 		return fmt.Errorf("compact: %w", ErrInterrupted)
 	}
 	if err := b.stopped(ctx, b.compactLocked); err != nil {
+		if b.guard.silent.Load() {
+			err = errors.Join(err, b.closeLocked())
+		}
 		return fmt.Errorf("compact: %w", err)
 	}
 	if err := os.RemoveAll(b.path(backupName)); err != nil {

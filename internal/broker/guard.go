@@ -115,7 +115,8 @@ func (g *guard) warn(message string, args ...any) {
 }
 
 // guardConn checks each request's header before kfake reads its first byte.
-// Read is called by one goroutine at a time, as kfake does.
+// kfake calls Read from one goroutine at a time, and until it fails: so what Read
+// has taken of the guard's memory it also gives back.
 type guardConn struct {
 	net.Conn
 	guard *guard
@@ -134,6 +135,7 @@ func (c *guardConn) Read(p []byte) (int, error) {
 	}
 	if len(c.pending) == 0 && c.body == 0 {
 		if err := c.next(); err != nil {
+			c.release()
 			return 0, err
 		}
 	}
@@ -147,7 +149,7 @@ func (c *guardConn) Read(p []byte) (int, error) {
 	}
 	n, err := c.Conn.Read(p)
 	c.body -= int64(n)
-	if c.body == 0 {
+	if c.body == 0 || err != nil {
 		c.release()
 	}
 	return n, err
@@ -156,7 +158,6 @@ func (c *guardConn) Read(p []byte) (int, error) {
 // next waits for a request and checks its header. An idle connection may wait
 // for ever; a request that has begun may not.
 func (c *guardConn) next() error {
-	c.release()
 	if err := c.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
