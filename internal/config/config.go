@@ -138,16 +138,17 @@ type Slot struct {
 }
 
 // PipelineNames are the keys of Pipelines in the order of the file; pipelines
-// added in code follow, sorted.
+// added in code follow, sorted. A nil entry is none.
 func (c *Config) PipelineNames() []string {
 	names := make([]string, 0, len(c.Pipelines))
+	listed := make(map[string]bool, len(c.order))
 	for _, n := range c.order {
-		if _, ok := c.Pipelines[n]; ok {
-			names = append(names, n)
+		if c.Pipelines[n] != nil && !listed[n] {
+			names, listed[n] = append(names, n), true
 		}
 	}
 	for _, n := range slices.Sorted(maps.Keys(c.Pipelines)) {
-		if !slices.Contains(names, n) {
+		if c.Pipelines[n] != nil && !listed[n] {
 			names = append(names, n)
 		}
 	}

@@ -26,11 +26,12 @@ type decoder struct {
 	env   func(string) (string, bool)
 	dir   string           // of the file: relative paths are relative to it
 	at    map[string]place // filled: where the value of each path stands
+	order []string         // names of pipelines, as they come
 	nodes int
 	full  bool // maxNodes was reached and reported
 }
 
-func placeOf(n *yaml.Node) place { return place{n.Line, n.Column} }
+func placeOf(n *yaml.Node) place { return place{line: n.Line, column: n.Column} }
 
 // config decodes the root of the file into c, which holds the defaults.
 func (d *decoder) config(root *yaml.Node, c *Config) {
@@ -122,6 +123,7 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string, depth int)
 		}
 		at = join(path, key.Value)
 		d.at[at+keySuffix] = placeOf(key)
+		d.order = append(d.order, key.Value)
 		p := DefaultPipeline(key.Value)
 		d.value(val, reflect.ValueOf(p).Elem(), at, tags{}, depth+1)
 		v.SetMapIndex(reflect.ValueOf(key.Value), reflect.ValueOf(p))
@@ -185,8 +187,10 @@ func (d *decoder) scalar(n *yaml.Node, at place, v reflect.Value, path string, t
 	if t.secret {
 		shown = "the value"
 	}
-	if text != n.Value {
-		shown += " (filled in from the environment)"
+	if strings.Contains(n.Value, "${") {
+		at.env = true
+		d.at[path] = at
+		shown += " with the environment filled in"
 	}
 	switch {
 	case v.Type() == typeDuration:

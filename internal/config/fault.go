@@ -8,7 +8,10 @@ import (
 )
 
 // place is a position in a file, both from 1. Zero: unknown.
-type place struct{ line, column int }
+type place struct {
+	line, column int
+	env          bool // the value there came from the environment
+}
 
 // Fault is one thing wrong with a configuration.
 type Fault struct {
@@ -63,12 +66,6 @@ func (f *faults) add(at place, path, format string, args ...any) {
 	if len(f.list) < maxFaults {
 		f.list = append(f.list, Fault{File: f.file, Line: at.line, Column: at.column, Path: path, Message: fmt.Sprintf(format, args...)})
 	}
-}
-
-// covers says that a fault was already found at path or above it, so that
-// judging the value there would only repeat it.
-func (f *faults) covers(path string) bool {
-	return slices.ContainsFunc(f.list, func(g Fault) bool { return within(path, g.Path) })
 }
 
 // within says that path is parent or lies inside it.

@@ -43,6 +43,7 @@ func Parse(name string, data []byte, env func(string) (string, bool)) (*Config, 
 	d := &decoder{faults: faults{file: name}, env: env, dir: filepath.Dir(name), at: c.at}
 	if root := d.document(data); root != nil {
 		d.config(root, c)
+		c.order = d.order
 		c.validate(&d.faults)
 	}
 	if err := d.err(); err != nil {

@@ -11,8 +11,8 @@ const maxIdentifier = 63
 
 // Pattern is a set of tables: schema.table, where * stands for any text and ?
 // for one character. Names are taken as written, upper and lower case differ. A
-// name in double quotes is literal and may hold dots, spaces and wildcards; a
-// quote in it is doubled.
+// name in double quotes may hold dots and spaces; a quote in it is doubled. A
+// name that itself holds * or ? cannot be written: ? stands for either.
 type Pattern struct {
 	schema, table glob
 	text          string
@@ -21,7 +21,7 @@ type Pattern struct {
 // glob is a sequence of runes, anyRun and anyOne among them.
 type glob []rune
 
-// The wildcards stand outside of Unicode, so that quoted ones differ from them.
+// The wildcards stand outside of Unicode, so that no character is taken for one.
 const (
 	anyRun rune = -1
 	anyOne rune = -2
@@ -91,6 +91,9 @@ func parseQuoted(s string) (g glob, rest string, err error) {
 		if !closed {
 			return nil, "", fmt.Errorf("a double quote is not closed")
 		}
+		if strings.ContainsAny(text, "*?") {
+			return nil, "", fmt.Errorf("* and ? are not taken in double quotes: write the pattern without them, ? stands for either")
+		}
 		g = append(g, []rune(text)...)
 		if !strings.HasPrefix(after, `"`) {
 			return g, after, g.check()
@@ -120,6 +123,30 @@ func (g glob) check() error {
 }
 
 func (p Pattern) String() string { return p.text }
+
+// Plain is the pattern without quotes: we ird.a.b for "we ird"."a.b".
+func (p Pattern) Plain() string { return p.schema.plain() + "." + p.table.plain() }
+
+func (g glob) plain() string {
+	var b strings.Builder
+	for _, r := range g {
+		switch r {
+		case anyRun:
+			b.WriteByte('*')
+		case anyOne:
+			b.WriteByte('?')
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// coversAll says that every table of q is one of p; false may be wrong where q
+// has wildcards.
+func (p Pattern) coversAll(q Pattern) bool {
+	return p.schema.covers(q.schema) && p.table.covers(q.table)
+}
 
 // Match says that the pattern covers the table.
 func (p Pattern) Match(schema, table string) bool {
