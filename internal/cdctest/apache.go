@@ -35,7 +35,7 @@ var properties = template.Must(template.New("server.properties").Parse(`process.
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{{.ControllerPort}}
 listeners=PLAINTEXT://127.0.0.1:{{.Port}},CONTROLLER://127.0.0.1:{{.ControllerPort}}
-advertised.listeners=PLAINTEXT://127.0.0.1:{{.Port}}
+advertised.listeners=PLAINTEXT://{{.Advertise}}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
@@ -60,11 +60,12 @@ type apache struct {
 	Dir            string
 	Port           int
 	ControllerPort int
+	Advertise      string // address that clients are told to use
 	log            *child.Log
 	proc           *child.Process
 }
 
-func startApache(ctx context.Context, version string) (node, error) {
+func startApache(ctx context.Context, version, advertise string) (node, error) {
 	java, err := findJava(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("start Apache Kafka %s: %w", version, err)
@@ -77,7 +78,7 @@ func startApache(ctx context.Context, version string) (node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a directory for Kafka: %w", err)
 	}
-	a := &apache{java: java, version: version, jars: jars, Dir: dir, log: child.NewLog(nil)}
+	a := &apache{java: java, version: version, jars: jars, Dir: dir, Advertise: advertise, log: child.NewLog(nil)}
 	if err := a.format(ctx); err != nil {
 		a.close()
 		return nil, err
@@ -149,6 +150,9 @@ func (a *apache) format(ctx context.Context) (err error) {
 		if a.ControllerPort, err = child.FreePort(); err != nil {
 			return err
 		}
+	}
+	if a.Advertise == "" {
+		a.Advertise = a.addr()
 	}
 	var text bytes.Buffer
 	if err := properties.Execute(&text, a); err != nil {

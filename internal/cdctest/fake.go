@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"strconv"
@@ -17,9 +18,8 @@ import (
 // fake is kfake in this process: shared, up in a millisecond, data in memory.
 type fake struct{ cluster *kfake.Cluster }
 
-// fakeOptions are those of every kfake of the kit: one broker, no topic made by
-// accident, and no expiry that would eat compacted topics (kafka-client.md K6
-// keeps retention.ms=-1 on what we create; this is the default for the rest).
+// fakeOptions are those of every kfake of the kit: one broker, and no topic made
+// by accident.
 func fakeOptions(port int) []kfake.Opt {
 	return []kfake.Opt{kfake.NumBrokers(1), kfake.Ports(port), kfake.ClusterID("cdctest")}
 }
@@ -48,23 +48,25 @@ func (f *fake) close() { f.cluster.Close() }
 const (
 	fakePortVariable = "CDCTEST_KFAKE_PORT"
 	fakeDirVariable  = "CDCTEST_KFAKE_DIR"
+	fakeAddrVariable = "CDCTEST_KFAKE_ADVERTISE"
 )
 
 // fakeProcess is kfake in a process of its own with its data on disk: the test
 // binary, run again.
 type fakeProcess struct {
-	port int
-	dir  string
-	log  *child.Log
-	proc *child.Process
+	port      int
+	dir       string
+	advertise string // address that clients are told to use, if not our own
+	log       *child.Log
+	proc      *child.Process
 }
 
-func startFakeProcess(ctx context.Context) (node, error) {
+func startFakeProcess(ctx context.Context, advertise string) (node, error) {
 	dir, err := os.MkdirTemp("", "cdc-kfake-")
 	if err != nil {
 		return nil, fmt.Errorf("make a directory for kfake: %w", err)
 	}
-	f := &fakeProcess{dir: dir, log: child.NewLog(nil)}
+	f := &fakeProcess{dir: dir, advertise: advertise, log: child.NewLog(nil)}
 	if f.port, err = child.FreePort(); err == nil {
 		err = f.start(ctx)
 	}
@@ -86,7 +88,7 @@ func (f *fakeProcess) start(ctx context.Context) error {
 		return fmt.Errorf("start kfake: find the test binary: %w", err)
 	}
 	cmd := exec.Command(program)
-	cmd.Env = append(os.Environ(), fakePortVariable+"="+strconv.Itoa(f.port), fakeDirVariable+"="+f.dir)
+	cmd.Env = append(os.Environ(), fakePortVariable+"="+strconv.Itoa(f.port), fakeDirVariable+"="+f.dir, fakeAddrVariable+"="+f.advertise)
 	cmd.Stdout, cmd.Stderr = f.log, f.log
 	if f.proc, err = child.Start(cmd, child.User{}, syscall.SIGKILL); err != nil {
 		return fmt.Errorf("start kfake: %w", err)
@@ -118,9 +120,32 @@ func serveFake() int {
 	}
 	opts := append(fakeOptions(port), kfake.DataDir(os.Getenv(fakeDirVariable)),
 		kfake.WithLogger(kfake.BasicLogger(io.Discard, kfake.LogLevelNone)))
+	if addr := os.Getenv(fakeAddrVariable); addr != "" {
+		opts = append(opts, kfake.ListenFn(func(network, address string) (net.Listener, error) {
+			l, err := net.Listen(network, address)
+			if err != nil {
+				return nil, err
+			}
+			return advertised{Listener: l, addr: addr}, nil
+		}))
+	}
 	if _, err := kfake.NewCluster(opts...); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	select {}
+}
+
+// advertised is a listener that names another address: kfake tells it to clients.
+type advertised struct {
+	net.Listener
+	addr string
+}
+
+func (a advertised) Addr() net.Addr {
+	addr, err := net.ResolveTCPAddr("tcp", a.addr)
+	if err != nil {
+		return a.Listener.Addr()
+	}
+	return addr
 }

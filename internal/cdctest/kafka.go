@@ -12,6 +12,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // KafkaVariable names the environment variable that selects the broker of the
@@ -50,7 +51,7 @@ var prefixes atomic.Uint64
 func Kafka(t testing.TB) *Cluster {
 	t.Helper()
 	sharedKafka.once.Do(func() {
-		sharedKafka.node, sharedKafka.err = startNode(false)
+		sharedKafka.node, sharedKafka.err = startNode(false, "")
 		if sharedKafka.err == nil {
 			AtExit(sharedKafka.node.close)
 		}
@@ -65,12 +66,28 @@ func Kafka(t testing.TB) *Cluster {
 // killed and started again on the same port and data. It ends with the test.
 func PrivateKafka(t testing.TB) *Cluster {
 	t.Helper()
-	n, err := startNode(true)
+	n, err := startNode(true, "")
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
 	t.Cleanup(n.close)
 	return newCluster(n)
+}
+
+// ProxiedKafka is a private broker that tells its clients to come through the
+// proxy. Its start needs the proxy to be healthy.
+func ProxiedKafka(t testing.TB) (*Cluster, *Proxy) {
+	t.Helper()
+	p := NewProxy(t, "")
+	n, err := startNode(true, p.Addr)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	t.Cleanup(n.close)
+	p.SetTarget(n.addr())
+	c := newCluster(n)
+	c.Brokers = []string{p.Addr}
+	return c, p
 }
 
 func newCluster(n node) *Cluster {
@@ -83,16 +100,17 @@ func newCluster(n node) *Cluster {
 }
 
 // startNode starts the broker that the environment asks for. A shared one may
-// live in this process.
-func startNode(private bool) (node, error) {
+// live in this process. advertise is the address that clients are told to use;
+// "" is the broker's own.
+func startNode(private bool, advertise string) (node, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
 	version := os.Getenv(KafkaVariable)
 	switch {
 	case version != "":
-		return startApache(ctx, version)
+		return startApache(ctx, version, advertise)
 	case private:
-		return startFakeProcess(ctx)
+		return startFakeProcess(ctx, advertise)
 	default:
 		return startFake()
 	}
@@ -176,8 +194,9 @@ func awaitBroker(ctx context.Context, addr string, ended <-chan struct{}) error 
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
-		meta, err := kadm.NewClient(cl).BrokerMetadata(ctx)
-		if err == nil && len(meta.Brokers) > 0 && meta.Controller >= 0 {
+		// Asked of the seed, not of the broker it names: that may be a proxy.
+		meta, err := kmsg.NewPtrMetadataRequest().RequestWith(ctx, cl.SeedBrokers()[0])
+		if err == nil && len(meta.Brokers) > 0 && meta.ControllerID >= 0 {
 			return nil
 		}
 		select {

@@ -46,3 +46,49 @@ func TestPrivateKafkaKeepsDataOverKill(t *testing.T) {
 		t.Fatalf("got %d records, want 12", got)
 	}
 }
+
+func TestProxiedKafkaLeadsClientsThroughTheProxy(t *testing.T) {
+	c, p := ProxiedKafka(t)
+	topic := c.Prefix + "a"
+	c.CreateTopic(t, topic, 1, nil)
+	before := p.Connections()
+	produce(t, c, topic, 0, 3)
+	if p.Connections() <= before {
+		t.Errorf("the producer made no connection through the proxy")
+	}
+	p.Refuse()
+	ctx, cancel := context.WithTimeout(context.Background(), soon)
+	defer cancel()
+	if _, err := read(ctx, c.Brokers, topic); err == nil {
+		t.Error("a read succeeds while the proxy refuses")
+	}
+	p.Heal()
+	if got := len(Read(t, c.Brokers, topic)); got != 3 {
+		t.Errorf("got %d records, want 3", got)
+	}
+}
+
+// A reader must come to the end of a partition whose last record was compacted
+// away or aborted.
+func TestReadPassesMarkersAndHoles(t *testing.T) {
+	c := Kafka(t)
+	topic := c.Prefix + "a"
+	c.CreateTopic(t, topic, 1, map[string]string{"cleanup.policy": "compact"})
+	produce(t, c, topic, 0, 3)
+	cl := c.Client(t, kgo.TransactionalID(c.Prefix+"tx"))
+	for _, commit := range []kgo.TransactionEndTry{kgo.TryCommit, kgo.TryAbort} {
+		if err := cl.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		r := &kgo.Record{Topic: topic, Key: []byte("k"), Value: []byte("v")}
+		if err := cl.ProduceSync(context.Background(), r).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		if err := cl.EndTransaction(context.Background(), commit); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := len(Read(t, c.Brokers, topic)); got != 4 {
+		t.Errorf("got %d records, want 4", got)
+	}
+}
