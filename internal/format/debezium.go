@@ -67,13 +67,13 @@ func (v *envelope) value(dst, absent []byte, e *Encoder, c *cdc.Change, op cdc.O
 	dst = append(dst, `{"before":`...)
 	if old == nil {
 		dst = append(dst, "null"...)
-	} else if dst, absent, err = e.appendRow(dst, absent, old, !c.OldFull); err != nil {
+	} else if dst, absent, err = e.appendRow(dst, absent, old, nil, !c.OldFull); err != nil {
 		return dst, absent, err
 	}
 	dst = append(dst, `,"after":`...)
 	if row == nil {
 		dst = append(dst, "null"...)
-	} else if dst, absent, err = e.appendRow(dst, absent, row, false); err != nil {
+	} else if dst, absent, err = e.appendRow(dst, absent, row, c.Old, false); err != nil {
 		return dst, absent, err
 	}
 	dst = append(dst, `,"source":`...)

@@ -16,10 +16,10 @@ const unavailable = "__debezium_unavailable_value"
 // What Debezium writes for the infinities of date and timestamp (PGStatement's
 // DATE_POSITIVE_INFINITY, taken for microseconds).
 const (
-	infinityDays         = -2147472692
-	negativeInfinityDays = -2147472691
-	infinityMicros       = 9223372036825200000
-	negativeInfinityMics = -9223372036832400000
+	infinityDays           = -2147472692
+	negativeInfinityDays   = -2147472691
+	infinityMicros         = 9223372036825200000
+	negativeInfinityMicros = -9223372036832400000
 )
 
 // debeziumCodec chooses how debezium-json writes a column; nil leaves it out.
@@ -151,18 +151,20 @@ func epochCodec(precision int) codec {
 	unit := unitOf(precision)
 	return func(dst, s []byte) ([]byte, error) {
 		t, err := parseTimestamp(s, false)
-		var v int64
+		v := int64(0)
 		switch {
 		case err != nil:
 			return dst, err
 		case t.infinite > 0:
-			v = infinityMicros
+			v = infinityMicros / unit
 		case t.infinite < 0:
-			v = negativeInfinityMics
+			v = negativeInfinityMicros / unit
 		default:
-			v = t.epochMicros()
+			if v, err = t.epoch(unit); err != nil {
+				return dst, err
+			}
 		}
-		return strconv.AppendInt(dst, floorDiv(v, unit), 10), nil
+		return strconv.AppendInt(dst, v, 10), nil
 	}
 }
 

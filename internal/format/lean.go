@@ -123,7 +123,7 @@ type lean struct {
 	lsn   []byte
 	xid   []byte
 	time  []byte
-	row   []byte // lsn of a snapshot row
+	own   []byte // lsn of a row outside a transaction
 	seq   []byte
 	ops   [256][]byte
 }
@@ -138,8 +138,8 @@ func newLean() *lean {
 
 func (l *lean) keepsDeletes() bool { return false }
 
-func (l *lean) value(dst, absent []byte, e *Encoder, _ *cdc.Change, _ cdc.Op, _, row []cdc.Value) ([]byte, []byte, error) {
-	return e.appendRow(dst, absent, row, false)
+func (l *lean) value(dst, absent []byte, e *Encoder, c *cdc.Change, _ cdc.Op, _, row []cdc.Value) ([]byte, []byte, error) {
+	return e.appendRow(dst, absent, row, c.Old, false)
 }
 
 func (l *lean) headers(dst []cdc.Header, c *cdc.Change, op cdc.Op) []cdc.Header {
@@ -147,20 +147,16 @@ func (l *lean) headers(dst []cdc.Header, c *cdc.Change, op cdc.Op) []cdc.Header 
 	if c == nil {
 		return dst
 	}
-	snapshot := c.Op == cdc.OpRead
+	outside := c.Op == cdc.OpRead || c.Tx == nil // of every transaction of the stream
 	if c.Tx != nil && (!l.known || c.Tx.Final != l.tx.Final || c.Tx.XID != l.tx.XID || c.Tx.CommitTime != l.tx.CommitTime) {
 		l.remember(c.Tx)
 	}
-	switch {
-	case snapshot:
-		l.row = appendLSN(l.row[:0], c.LSN)
-		dst = append(dst, cdc.Header{Key: HeaderLSN, Value: l.row})
-	case c.Tx != nil:
-		dst = append(dst, cdc.Header{Key: HeaderLSN, Value: l.lsn})
-	}
-	if !snapshot {
+	if outside {
+		l.own = appendLSN(l.own[:0], c.LSN)
+		dst = append(dst, cdc.Header{Key: HeaderLSN, Value: l.own})
+	} else {
 		l.seq = strconv.AppendUint(l.seq[:0], uint64(c.Index), 10)
-		dst = append(dst, cdc.Header{Key: HeaderSeq, Value: l.seq})
+		dst = append(dst, cdc.Header{Key: HeaderLSN, Value: l.lsn}, cdc.Header{Key: HeaderSeq, Value: l.seq})
 	}
 	if c.Tx == nil {
 		return dst

@@ -39,9 +39,10 @@ func typeOf(col *cdc.Column) *cdc.Type {
 }
 
 // appendRow appends a row as an object. Where partial is set only the columns of
-// the replica identity are known.
-func (e *Encoder) appendRow(dst, absent []byte, row []cdc.Value, partial bool) (_, _ []byte, err error) {
-	if len(row) != len(e.columns) {
+// the replica identity are known. A value that row lacks and old has, which is how
+// a key stored out of line comes, is taken from there.
+func (e *Encoder) appendRow(dst, absent []byte, row, old []cdc.Value, partial bool) (_, _ []byte, err error) {
+	if len(row) != len(e.columns) || old != nil && len(old) != len(e.columns) {
 		return dst, absent, fmt.Errorf("encode row of %s: %w", e.rel.FullName(), ErrTupleMismatch)
 	}
 	separator := byte('{')
@@ -49,6 +50,9 @@ func (e *Encoder) appendRow(dst, absent []byte, row []cdc.Value, partial bool) (
 		c, v := &e.columns[i], &row[i]
 		if c.encode == nil {
 			continue
+		}
+		if v.Kind == cdc.Unchanged && old != nil && old[i].Kind == cdc.Text {
+			v = &old[i]
 		}
 		unknown := partial && !c.identity
 		if !unknown && v.Kind == cdc.Unchanged && c.placeholder == nil {

@@ -1,6 +1,9 @@
 package format
 
-import "strconv"
+import (
+	"math"
+	"strconv"
+)
 
 const (
 	microsPerSecond = 1_000_000
@@ -221,9 +224,16 @@ func civil(days int64) date {
 	return d
 }
 
-// epochMicros is the number of microseconds since 1970-01-01 00:00:00 UTC; every
-// timestamp of Postgres (4714 BC to 294276) fits.
-func (t timestamp) epochMicros() int64 { return t.days()*microsPerDay + t.micros }
+// epoch is the number of units since 1970-01-01 00:00:00 UTC, a unit being so
+// many microseconds. It fails for the last 29 years that Postgres knows, up to
+// 294276: in microseconds they are beyond 64 bits.
+func (t timestamp) epoch(unit int64) (int64, error) {
+	days, rest := t.days(), t.micros/unit
+	if perDay := microsPerDay / unit; days <= (math.MaxInt64-rest)/perDay {
+		return days*perDay + rest, nil
+	}
+	return 0, ErrOutOfRange
+}
 
 // appendISODate appends YYYY-MM-DD, a year outside 0000-9999 in ISO 8601's
 // expanded form with a sign.
