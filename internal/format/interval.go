@@ -16,7 +16,15 @@ type interval struct {
 const maxIntervalDigits = 10
 
 // parseInterval reads intervalstyle postgres: 1 year 2 mons -3 days +04:05:06.78.
+// The infinite intervals of PostgreSQL 17 have all three parts at their end, as
+// they have in its storage.
 func parseInterval(s []byte) (v interval, err error) {
+	switch parseInfinity(s) {
+	case 1:
+		return interval{math.MaxInt32, math.MaxInt32, math.MaxInt64}, nil
+	case -1:
+		return interval{math.MinInt32, math.MinInt32, math.MinInt64}, nil
+	}
 	p := scanner{s: s}
 	for first := true; ; first = false {
 		if !first && !p.take(' ') {

@@ -171,6 +171,7 @@ func TestValues(t *testing.T) {
 		{"interval mixed signs", typeInterval, -1, "-1 years -2 mons +3 days -04:05:06", `"-1 years -2 mons +3 days -04:05:06"`, "-36572706000000"},
 		{"interval zero", typeInterval, -1, "00:00:00", `"00:00:00"`, "0"},
 		{"interval saturates", typeInterval, -1, "-178000000 years", `"-178000000 years"`, "-9223372036854775808"},
+		{"interval infinity of PostgreSQL 17", typeInterval, -1, "infinity", `"infinity"`, "9223372036854775807"},
 		{"interval month", typeInterval, -1, "1 mon", `"1 mon"`, "2629800000000"},
 		{"interval day less a second", typeInterval, -1, "1 day -00:00:01", `"1 day -00:00:01"`, "86399000000"},
 
