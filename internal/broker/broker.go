@@ -20,8 +20,11 @@ type Config struct {
 	Dir string // created if missing; one process at a time
 	// Listen is host:port on loopback, "127.0.0.1:9092"; port 0 takes a free one.
 	Listen string
-	// NoSync leaves writing to disk to the operating system: faster, and a crash
-	// of the machine (not of the process) may lose what was acknowledged.
+	// NoSync leaves writing to disk to the operating system: a crash of the
+	// machine (not of the process) may then lose what was acknowledged. Syncing
+	// costs two fsyncs a batch: 0.5 ms instead of 0.05 for a record alone, two
+	// thirds of the throughput of full batches (BenchmarkProduce, SSD). As all
+	// that cdc promises rests on what is acknowledged, it is the default.
 	NoSync bool
 	Logger *slog.Logger // nil: none
 }

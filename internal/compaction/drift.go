@@ -37,8 +37,7 @@ const (
 // without which nothing can be said. The order is that of the law.
 func Drift(spec cdc.TopicSpec, state cdc.TopicState) []Fault {
 	if state.Partitions == 0 {
-		return []Fault{{Topic: spec.Name, Setting: faultTopic, Want: "present", Got: "missing", Verdict: Dangerous,
-			Why: "its records are where the progress record says", Mend: resnapshot(spec)}}
+		return []Fault{missing(spec)}
 	}
 	var faults []Fault
 	if state.Partitions != spec.Partitions {
@@ -53,8 +52,8 @@ func Drift(spec cdc.TopicSpec, state cdc.TopicState) []Fault {
 		}
 		got, reported := state.Config[r.setting]
 		switch {
-		case !reported && r.setting == "cleanup.policy":
-			got = "unknown"
+		case !reported && (r.setting == "cleanup.policy" || !ownWant):
+			got = "not set"
 		case !reported, got == want, ownWant && r.judge(got) == Tolerated:
 			continue
 		}
@@ -65,6 +64,11 @@ func Drift(spec cdc.TopicSpec, state cdc.TopicState) []Fault {
 		faults = append(faults, fault(spec, r.setting, want, got, verdict, r.why))
 	}
 	return append(faults, driftOfOverrides(spec, state)...)
+}
+
+func missing(spec cdc.TopicSpec) Fault {
+	return Fault{Topic: spec.Name, Setting: faultTopic, Want: "present", Got: "missing", Verdict: Dangerous,
+		Why: "the records that the progress record counts as written are there", Mend: mendMissing(spec)}
 }
 
 // driftOfOverrides looks at the configured settings that the law does not name.
@@ -84,7 +88,7 @@ func driftOfOverrides(spec cdc.TopicSpec, state cdc.TopicState) []Fault {
 }
 
 func fault(spec cdc.TopicSpec, setting, want, got string, v Verdict, why string) Fault {
-	f := Fault{Topic: spec.Name, Setting: setting, Want: want, Got: got, Verdict: v, Why: why, Mend: alterConfig(spec.Name, setting, want)}
+	f := Fault{Topic: spec.Name, Setting: setting, Want: want, Got: got, Verdict: v, Why: why, Mend: "cdc topics --apply"}
 	if v == Dangerous {
 		f.Mend = mendDanger(spec, f)
 	}
@@ -105,12 +109,14 @@ func mendDanger(spec cdc.TopicSpec, f Fault) string {
 	return alterConfig(f.Topic, f.Setting, f.Want) + "\nthen put back what the topic may have lost: " + refill(spec)
 }
 
+// mendPartitions: Kafka never lowers the number, and keys written since it rose
+// lie in other partitions than their earlier records.
 func mendPartitions(spec cdc.TopicSpec, state cdc.TopicState) string {
-	return fmt.Sprintf("set partitions: %d in the configuration if the change was meant, or delete the topic; in both cases keys have moved and the topic is written again: %s",
-		state.Partitions, refill(spec))
+	return fmt.Sprintf("set partitions: %d if the new number is meant; then in both cases kafka-topics.sh --bootstrap-server HOST:PORT --delete --topic %s, cdc topics --apply, and write the topic again: %s",
+		state.Partitions, spec.Name, refill(spec))
 }
 
-func resnapshot(spec cdc.TopicSpec) string {
+func mendMissing(spec cdc.TopicSpec) string {
 	return "cdc topics --apply creates the topic; then write it again: " + refill(spec)
 }
 

@@ -138,7 +138,7 @@ func (g *Guard) recreated(spec cdc.TopicSpec, state cdc.TopicState) (Fault, bool
 		return Fault{}, false
 	}
 	return Fault{Topic: spec.Name, Setting: faultTopic, Want: "the one with id " + first, Got: "another, with id " + state.ID,
-		Verdict: Dangerous, Why: "its records are where the progress record says", Mend: "the topic was deleted and made again; write it again: " + refill(spec)}, true
+		Verdict: Dangerous, Why: "the records that the progress record counts as written are there", Mend: "the topic was deleted and made again; write it again: " + refill(spec)}, true
 }
 
 // note logs the change between seeing and not seeing, not every look.

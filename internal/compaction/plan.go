@@ -67,6 +67,9 @@ const Reason = "topic-policy"
 // returns the safe steps between them, in order of topic name. What could have
 // lost records already, or would move keys, is never a step: it comes as a
 // terminal error around a *Refusal, together with the steps of the other topics.
+//
+// A topic that is not there is created. Whether it was there before, and its
+// records with it, only the caller can know: Vanished.
 func Plan(want []cdc.TopicSpec, actual map[string]cdc.TopicState) ([]Step, error) {
 	specs := slices.Clone(want)
 	slices.SortFunc(specs, func(a, b cdc.TopicSpec) int { return cmp.Compare(a.Name, b.Name) })
@@ -94,6 +97,19 @@ func Plan(want []cdc.TopicSpec, actual map[string]cdc.TopicState) ([]Step, error
 		}
 	}
 	return steps, refuse(refused)
+}
+
+// Vanished refuses the creation of topics that the pipeline has written before,
+// by its progress record: an empty topic in the place of one that was deleted
+// would be taken for whole.
+func Vanished(steps []Step, written func(topic string) bool) error {
+	var gone []Fault
+	for _, s := range steps {
+		if s.Kind == StepCreate && written(s.Topic.Name) {
+			gone = append(gone, missing(s.Topic))
+		}
+	}
+	return refuse(gone)
 }
 
 func mend(spec cdc.TopicSpec, state cdc.TopicState) (step Step, dangers []Fault) {
