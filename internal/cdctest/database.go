@@ -155,8 +155,11 @@ func (d *DB) drop(t testing.TB) {
 	if len(leaked) > 0 && !t.Failed() {
 		t.Errorf("replication slots left behind in %s: %s; drop them, or declare them with KeepSlot", d.Name, strings.Join(leaked, ", "))
 	}
+	// A prepared transaction left behind would keep the database.
+	for _, row := range d.Server.admin().Query(t, fmt.Sprintf("SELECT quote_literal(gid) FROM pg_prepared_xacts WHERE database = '%s'", d.Name)) {
+		d.Exec(t, "ROLLBACK PREPARED "+row[0])
+	}
 	d.Server.exec(t,
-		// A prepared transaction left behind would keep the database.
 		// New connections are refused, then the old ones ended and waited for:
 		// a slot can be dropped only when its walsender is gone.
 		fmt.Sprintf("ALTER DATABASE %s ALLOW_CONNECTIONS false", d.Name),

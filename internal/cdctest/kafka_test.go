@@ -2,7 +2,9 @@ package cdctest
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -90,5 +92,40 @@ func TestReadPassesMarkersAndHoles(t *testing.T) {
 	}
 	if got := len(Read(t, c.Brokers, topic)); got != 4 {
 		t.Errorf("got %d records, want 4", got)
+	}
+	// Silence behind the last record: as after compaction of the end of the log.
+	records, err := readPartition(context.Background(), c.Brokers, topic, 0, 0, 100)
+	if err != nil || len(records) != 4 {
+		t.Errorf("got %d records and %v, want 4", len(records), err)
+	}
+}
+
+func TestHoldsRecords(t *testing.T) {
+	batch := func(base int64, last, records uint32) []byte {
+		b := make([]byte, 70)
+		binary.BigEndian.PutUint64(b, uint64(base))
+		binary.BigEndian.PutUint32(b[8:], 70-12)
+		binary.BigEndian.PutUint32(b[23:], last)
+		binary.BigEndian.PutUint32(b[57:], records)
+		return b
+	}
+	empty, full := batch(10, 4, 0), batch(15, 4, 5)
+	for _, test := range []struct {
+		name    string
+		batches []byte
+		offset  int64
+		want    bool
+	}{
+		{"nothing", nil, 10, false},
+		{"an emptied batch", empty, 10, false},
+		{"records behind an emptied batch", append(slices.Clip(empty), full...), 10, true},
+		{"records before the offset", full, 20, false},
+		{"records at the offset", full, 19, true},
+		{"a cut header", full[:60], 15, false},
+		{"a cut batch", full[:65], 15, true},
+	} {
+		if got := holdsRecords(test.batches, test.offset); got != test.want {
+			t.Errorf("%s: got %v, want %v", test.name, got, test.want)
+		}
 	}
 }

@@ -2,6 +2,8 @@ package cdctest
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -45,4 +47,51 @@ func TestContribIsThere(t *testing.T) {
 		t.Errorf("pgoutput gave no changes")
 	}
 	d.KeepSlot("contrib")
+}
+
+func TestDropTakesEverythingAlong(t *testing.T) {
+	var name string
+	t.Run("test", func(t *testing.T) {
+		d := Database(t)
+		name = d.Name
+		d.Exec(t, "SELECT pg_create_logical_replication_slot('left_behind', 'pgoutput')", // waits for prepared transactions
+			"CREATE TABLE a(id int)", "BEGIN; INSERT INTO a VALUES (1); PREPARE TRANSACTION 'it''s'")
+		d.KeepSlot("left_behind")
+		d.Conn(t) // closed later than the database is dropped, were it not ended
+	})
+	admin := Postgres(t).admin()
+	for _, sql := range []string{
+		"SELECT count(*) FROM pg_database WHERE datname = '" + name + "'",
+		"SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'left_behind'",
+		"SELECT count(*) FROM pg_prepared_xacts",
+	} {
+		if got := admin.Value(t, sql); got != "0" {
+			t.Errorf("%s: got %s, want 0", sql, got)
+		}
+	}
+}
+
+// recorder is a testing.TB that keeps errors instead of failing.
+type recorder struct {
+	testing.TB
+	errors []string
+}
+
+func (r *recorder) Helper()      {}
+func (r *recorder) Failed() bool { return false }
+func (r *recorder) Errorf(format string, args ...any) {
+	r.errors = append(r.errors, fmt.Sprintf(format, args...))
+}
+func (r *recorder) Cleanup(f func()) { r.TB.Cleanup(f) }
+
+func TestALeakedSlotFailsTheTest(t *testing.T) {
+	r := &recorder{}
+	t.Run("test", func(t *testing.T) {
+		r.TB = t
+		d := Database(r)
+		d.Exec(t, "SELECT pg_create_logical_replication_slot('leaked', 'pgoutput')")
+	})
+	if len(r.errors) != 1 || !strings.Contains(r.errors[0], "leaked") {
+		t.Errorf("got %q, want one error that names the slot", r.errors)
+	}
 }

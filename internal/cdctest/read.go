@@ -2,12 +2,16 @@ package cdctest
 
 import (
 	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"cdc/internal/cdc"
 )
@@ -89,8 +93,8 @@ func read(ctx context.Context, brokers []string, topic string) ([]Record, error)
 }
 
 // readPartition reads from start up to the offset before end. Control records
-// are kept to see the end: markers, and holes of compaction, carry no data, so
-// the last data record may stand well before it.
+// are kept, because a marker may be the last thing there is. Where compaction has
+// taken the last records nothing arrives at all: then the log itself is asked.
 func readPartition(ctx context.Context, brokers []string, topic string, partition int32, start, end int64) ([]Record, error) {
 	cl, err := kgo.NewClient(
 		kgo.SeedBrokers(brokers...),
@@ -105,12 +109,13 @@ func readPartition(ctx context.Context, brokers []string, topic string, partitio
 	defer cl.Close()
 	var records []Record
 	for next := start; next < end; {
-		fetches := cl.PollFetches(ctx)
-		if err := fetches.Err0(); err != nil {
-			return nil, err
-		}
+		poll, cancel := context.WithTimeout(ctx, silence)
+		fetches := cl.PollFetches(poll)
+		cancel()
 		for _, e := range fetches.Errors() {
-			return nil, fmt.Errorf("partition %d: %w", partition, e.Err)
+			if ctx.Err() != nil || !errors.Is(e.Err, context.DeadlineExceeded) {
+				return nil, fmt.Errorf("partition %d: %w", partition, e.Err)
+			}
 		}
 		fetches.EachRecord(func(r *kgo.Record) {
 			next = r.Offset + 1
@@ -119,8 +124,75 @@ func readPartition(ctx context.Context, brokers []string, topic string, partitio
 			}
 			records = append(records, convert(r))
 		})
+		if fetches.NumRecords() == 0 {
+			left, err := anyLeft(ctx, cl, topic, partition, next)
+			if err != nil {
+				return nil, fmt.Errorf("partition %d: %w", partition, err)
+			}
+			if !left {
+				return records, nil
+			}
+		}
 	}
 	return records, nil
+}
+
+// silence is how long a reader hears nothing before it asks the log whether
+// there is anything to hear.
+const silence = 500 * time.Millisecond
+
+// anyLeft says that a batch with records lies at or behind offset. It reads the
+// first answer of a fetch, whose batches begin there.
+func anyLeft(ctx context.Context, cl *kgo.Client, topic string, partition int32, offset int64) (bool, error) {
+	req := kmsg.NewPtrFetchRequest()
+	req.MaxBytes = 1 << 20
+	req.ReplicaID = -1
+	t := kmsg.NewFetchRequestTopic()
+	t.Topic = topic
+	part := kmsg.NewFetchRequestTopicPartition()
+	part.Partition = partition
+	part.FetchOffset = offset
+	part.PartitionMaxBytes = 1 << 20
+	part.CurrentLeaderEpoch = -1
+	t.Partitions = append(t.Partitions, part)
+	req.Topics = append(req.Topics, t)
+	details, err := kadm.NewClient(cl).ListTopics(ctx, topic)
+	if err != nil {
+		return false, err
+	}
+	req.Topics[0].TopicID = details[topic].ID
+	res, err := req.RequestWith(ctx, cl.Broker(int(details[topic].Partitions[partition].Leader)))
+	if err != nil {
+		return false, err
+	}
+	if len(res.Topics) != 1 || len(res.Topics[0].Partitions) != 1 {
+		return false, fmt.Errorf("fetch at %d: the answer holds no partition", offset)
+	}
+	got := res.Topics[0].Partitions[0]
+	if err := kerr.ErrorForCode(got.ErrorCode); err != nil {
+		return false, fmt.Errorf("fetch at %d: %w", offset, err)
+	}
+	return holdsRecords(got.RecordBatches, offset), nil
+}
+
+// holdsRecords reads the headers of record batches (Kafka message format v2):
+// base offset 0, length 8, last offset delta 23, number of records 57. A batch
+// that compaction has emptied is kept, with none. The last batch may be cut off.
+func holdsRecords(batches []byte, offset int64) bool {
+	const header = 61
+	for len(batches) >= header {
+		base := int64(binary.BigEndian.Uint64(batches))
+		last := base + int64(int32(binary.BigEndian.Uint32(batches[23:])))
+		if last >= offset && binary.BigEndian.Uint32(batches[57:]) > 0 {
+			return true
+		}
+		size := 12 + int64(binary.BigEndian.Uint32(batches[8:]))
+		if size > int64(len(batches)) {
+			return false
+		}
+		batches = batches[size:]
+	}
+	return false
 }
 
 func convert(r *kgo.Record) Record {

@@ -95,3 +95,17 @@ func (p *Process) KillTree() {
 	_ = p.Signal(syscall.SIGKILL)
 	<-p.done
 }
+
+// ExitCode blocks until the child has ended and returns its exit status; -1 when
+// a signal ended it.
+func (p *Process) ExitCode() int {
+	<-p.done
+	if p.err == nil {
+		return 0
+	}
+	var exit *exec.ExitError
+	if errors.As(p.err, &exit) {
+		return exit.ExitCode()
+	}
+	return -1
+}

@@ -1,0 +1,5 @@
+//go:build race
+
+package cdctest
+
+const raceEnabled = true
