@@ -50,6 +50,9 @@ type Source struct {
 	mu  sync.Mutex // guards sql: one statement at a time
 	sql *pgx.Conn  // nil: connect again
 
+	waiting waiting  // what a slot's creation or a snapshot's lock is held up by
+	reread  rereader // reads rows back by key, on its own connection
+
 	catalogue *catalogue
 	liveness  time.Duration // least silence that counts; minLiveness outside tests
 }
@@ -91,6 +94,7 @@ const minVersion = 130000
 // Close ends the connection for catalogue queries. Streams are closed by their
 // owners. It may be called more than once.
 func (s *Source) Close() error {
+	s.reread.close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.dropSQLLocked()
