@@ -62,7 +62,7 @@ type Change struct {
 	Relation *Relation
 	Tx       *Tx
 	LSN      LSN    // start of the row's own WAL record: for information, never for order
-	Index    uint32 // number of the change in its transaction, from 1
+	Index    uint32 // number of the row change in its transaction, from 1
 	// Old is the row before. OldFull: all columns (REPLICA IDENTITY FULL);
 	// otherwise only identity columns are real and the rest are not NULLs but
 	// unknown. Nil: the stream sent none, the key did not change.
@@ -72,6 +72,12 @@ type Change struct {
 	// Unchanged values from Old where Old has them.
 	New  []Value
 	Mark SnapshotMark
+	// Refilled: Unchanged values were read back from a row whose version may be
+	// newer than this change; a later record of the key follows then.
+	Refilled bool
+	// MessageIndex numbers the messages of a transaction from 1. They do not count
+	// as changes: Index is that of the change before them.
+	MessageIndex uint32
 	// Prefix, Content and Transactional belong to OpMessage alone, which has no Relation.
 	Prefix        string
 	Content       []byte
@@ -102,4 +108,7 @@ type Event struct {
 	Change *Change
 	Tx     *Tx
 	End    LSN
+	// Asked: the server wants an answer now (it is shutting down, or has not heard
+	// from us for half of wal_sender_timeout). Only with EventIdle.
+	Asked bool
 }

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"cdc/internal/pipeline"
+)
+
+func newDropCommand(g *globals) *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "drop PIPELINE",
+		Short: "Remove a pipeline's slot, publication and progress; its topics stay",
+		Long: `Drop removes what a pipeline keeps beside its topics: the replication slot, the publication and the progress topic.
+Afterwards the slot holds no WAL any more, and the next start copies the tables again; keys that are gone by then are tombstoned.
+The pipeline must not be running.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, log, err := g.load(cmd)
+			if err != nil {
+				return err
+			}
+			p := cfg.Pipelines[args[0]]
+			if p == nil {
+				return usageError("no pipeline %q in the configuration; it has %s", args[0], strings.Join(cfg.PipelineNames(), ", "))
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "drop slot %q, publication %q and topic %q\n", p.Slot.Name, p.Publication, p.ProgressTopic)
+			if !yes && !confirmed(cmd) {
+				return fmt.Errorf("nothing was dropped: answer yes, or give --yes")
+			}
+			sc, err := sinkConfig(cfg, brokerAddresses(cfg), slog.New(slog.DiscardHandler))
+			if err != nil {
+				return err
+			}
+			if err := pipeline.Drop(cmd.Context(), pipelineConfig(cfg, p, sc, log)); err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "dropped")
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return cmd
+}
+
+// confirmed asks on the terminal; anything but yes is a no.
+func confirmed(cmd *cobra.Command) bool {
+	fmt.Fprint(cmd.OutOrStdout(), "go on? [yes/no] ")
+	answer, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
+	return err == nil && strings.TrimSpace(answer) == "yes"
+}

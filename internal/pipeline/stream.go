@@ -1,0 +1,292 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"cdc/internal/cdc"
+	"cdc/internal/sink"
+)
+
+// follow streams from the progress record until ctx ends or something breaks.
+func (l *life) follow(ctx context.Context) error {
+	l.hook("stream-start")
+	st, err := l.src.Stream(ctx, l.progress.End, l.progress.PrevEnd)
+	if err != nil {
+		return err
+	}
+	l.stream = st
+	st.Confirm(l.confirmed)
+	st.BeforeRead(l.w.Handover)
+	l.w.Mark(l.mark)
+	l.view.mu.Lock()
+	l.view.stream = st
+	l.view.mu.Unlock()
+	l.replayTo = l.system.End
+	l.p.enter(cdc.StateReplaying, nil)
+	l.log.Info("streaming", "from", l.progress.End, "slot", l.cfg.Source.Slot)
+	for {
+		ev, err := st.Next(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return l.stop(ctx)
+			}
+			return err
+		}
+		if err := l.event(ctx, ev); err != nil {
+			if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+				return l.stop(ctx)
+			}
+			return err
+		}
+	}
+}
+
+func (l *life) event(ctx context.Context, ev *cdc.Event) error {
+	switch ev.Kind {
+	case cdc.EventChange:
+		if err := l.take(ctx, ev.Change); err != nil {
+			return err
+		}
+		if l.w.Full() {
+			if err := l.room(ctx); err != nil {
+				return err
+			}
+		}
+		// Rows look at the clock every few hundred only.
+		if l.ticks++; l.ticks&0xff != 0 {
+			return nil
+		}
+	case cdc.EventCommit:
+		l.tally.transactions++
+		l.mark.Position, l.mark.End, l.mark.PrevEnd, l.mark.CommitTime = cdc.EndOf(ev.Tx.Final), ev.End, ev.End, ev.Tx.CommitTime
+		l.w.Mark(l.mark)
+	case cdc.EventIdle:
+		l.idle(ev)
+	}
+	if now := time.Now(); now.Sub(l.house) >= houseEvery {
+		return l.keepHouse(ctx, now)
+	}
+	return nil
+}
+
+// idle takes the server's own position over: everything before it was sent, and
+// once every record is acknowledged it may be confirmed, so that a slot whose
+// tables rest holds no WAL.
+func (l *life) idle(ev *cdc.Event) {
+	if ev.End <= l.mark.End || l.w.Acked().End != l.mark.End {
+		return
+	}
+	l.mark.End = ev.End
+	l.w.Mark(l.mark)
+	if ev.Asked { // Postgres is shutting down: it waits until we confirm all it sent
+		l.wrote = time.Time{}
+		l.house = time.Time{}
+	}
+}
+
+// take handles one change of the stream.
+func (l *life) take(ctx context.Context, c *cdc.Change) error {
+	if c.Op == cdc.OpMessage {
+		return l.message(c)
+	}
+	r, err := l.routeOf(c.Relation)
+	if err != nil {
+		return err
+	}
+	if r.capture == nil || c.Tx.Final < r.capture.since {
+		return nil
+	}
+	l.tally.changes++
+	l.change, l.capture, l.record = c, r.capture, 0
+	if c.Op == cdc.OpTruncate {
+		return l.truncate(ctx, r)
+	}
+	if err := l.complete(ctx, r, c); err != nil {
+		return err
+	}
+	if err := r.enc.Encode(c, l); err != nil {
+		return fmt.Errorf("table %s, change at %s: %w", c.Relation.FullName(), c.LSN, err)
+	}
+	return nil
+}
+
+// message publishes a logical message. A transactional one stands between the
+// changes of its transaction, so it takes the number of the change before it and
+// a record number no change has: leaving messages out, or letting more of them
+// in, renumbers nothing.
+func (l *life) message(c *cdc.Change) error {
+	if l.messageTo == nil {
+		return nil
+	}
+	l.change, l.record = c, 0
+	at := cdc.Position{Tx: c.LSN, Record: 1}
+	if c.Tx != nil {
+		at = cdc.Position{Tx: c.Tx.Final, Change: c.Index, Record: 1<<31 + c.MessageIndex}
+	}
+	return l.format.EncodeMessage(c, emitTo(func(r *cdc.Record) error { return l.put(l.messageTo, r, at) }))
+}
+
+type emitTo func(*cdc.Record) error
+
+func (f emitTo) Emit(r *cdc.Record) error { return f(r) }
+
+// room waits until the writer has room again. The socket is not read meanwhile:
+// that is the back-pressure; Postgres still hears from us.
+func (l *life) room(ctx context.Context) error {
+	l.w.Handover()
+	tick := time.NewTicker(houseEvery)
+	defer tick.Stop()
+	for l.w.Full() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-l.w.Failed():
+			return l.failure()
+		case <-l.w.Space():
+		case now := <-tick.C:
+			if err := l.tickStream(ctx); err != nil {
+				return err
+			}
+			if err := l.keepHouse(ctx, now); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (l *life) tickStream(ctx context.Context) error {
+	if l.stream == nil {
+		return nil
+	}
+	return l.stream.Tick(ctx)
+}
+
+// keepHouse is everything that is not done per row: it writes the progress
+// record, confirms, and lets others see how far the life has come.
+func (l *life) keepHouse(ctx context.Context, now time.Time) error {
+	l.house = now
+	select {
+	case <-l.w.Failed():
+		return l.failure()
+	default:
+	}
+	acked := l.w.Acked()
+	if l.stream != nil && acked.Recorded > l.confirmed {
+		l.hook("confirm")
+		l.confirmed = acked.Recorded
+		l.stream.Confirm(l.confirmed)
+	}
+	every := idleProgressEvery
+	if acked.Position.Tx != l.progress.Tx {
+		every = progressEvery
+	}
+	if acked.End > l.progress.End && now.Sub(l.wrote) >= every {
+		if err := l.writeProgress(acked, now); err != nil {
+			return err
+		}
+	}
+	if l.stream != nil && l.replayTo != 0 && (l.mark.End >= l.replayTo || l.stream.ServerEnd() >= l.replayTo && acked.End == l.mark.End) {
+		l.replayTo = 0
+		l.p.enter(cdc.StateStreaming, nil)
+	}
+	l.show(acked, now)
+	return ctx.Err()
+}
+
+// writeProgress appends a progress record for an acknowledged mark. It is
+// confirmed to the slot when the record itself is acknowledged.
+func (l *life) writeProgress(acked sink.Mark, now time.Time) error {
+	l.hook("progress")
+	next := l.progress
+	next.Tx, next.End, next.PrevEnd = acked.Position.Tx, acked.End, acked.PrevEnd
+	return l.putProgress(next, now)
+}
+
+func (l *life) putProgress(next Progress, now time.Time) error {
+	next.Format, next.At = progressFormat, now.UTC()
+	next.System, next.Timeline, next.Database, next.Slot = l.system.ID, l.system.Timeline, l.system.Database, l.cfg.Source.Slot
+	rec, err := encode(progressKey, next)
+	if err != nil {
+		return err
+	}
+	if err := l.w.Append(l.progressTo.target, rec, cdc.Stamp{}); err != nil {
+		return fmt.Errorf("write progress record: %w", err)
+	}
+	l.progress, l.wrote = next, now
+	l.mark.Recorded = next.End
+	l.w.Mark(l.mark)
+	return nil
+}
+
+// failure is the writer's error as the pipeline sees it.
+func (l *life) failure() error {
+	err := l.w.Err()
+	if errors.Is(err, sink.ErrFenced) {
+		return fenced(l.cfg.Name, err)
+	}
+	return fmt.Errorf("publish: %w", err)
+}
+
+// stop ends a life in order: what was read is acknowledged, recorded and
+// confirmed, so that the next start has nothing to replay.
+func (l *life) stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
+	defer cancel()
+	if err := l.flush(ctx); err != nil {
+		return err
+	}
+	if acked := l.w.Acked(); acked.End > l.progress.End {
+		if err := l.writeProgress(acked, time.Now()); err != nil {
+			return err
+		}
+		if err := l.flush(ctx); err != nil {
+			return err
+		}
+	}
+	l.hook("stop-confirm")
+	if l.stream == nil {
+		return nil
+	}
+	l.confirmed = max(l.confirmed, l.w.Acked().Recorded)
+	l.stream.Confirm(l.confirmed)
+	if err := l.stream.ConfirmNow(ctx); err != nil {
+		return err
+	}
+	l.log.Info("stopped in order", "confirmed", l.confirmed)
+	return nil
+}
+
+// flush waits until everything appended is acknowledged, and answers Postgres
+// meanwhile.
+func (l *life) flush(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- l.w.Flush(ctx) }()
+	return l.await(ctx, done)
+}
+
+// await waits for work that another goroutine does for this one.
+func (l *life) await(ctx context.Context, done <-chan error) error {
+	tick := time.NewTicker(houseEvery)
+	defer tick.Stop()
+	var broken error
+	for {
+		select {
+		case err := <-done:
+			if broken != nil {
+				return broken
+			}
+			if err != nil && l.w.Err() != nil {
+				return l.failure()
+			}
+			return err
+		case <-tick.C:
+			if broken == nil {
+				broken = l.tickStream(ctx)
+			}
+		}
+	}
+}
