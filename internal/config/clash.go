@@ -1,6 +1,9 @@
 package config
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 const (
 	// maxPipelines bounds a file: each pipeline holds connections, a slot and
@@ -56,22 +59,27 @@ func (v *validator) clash(a, b string) {
 	sameServer := from.known && to.known && from.target.hosts == to.target.hosts
 	sameDatabase := sameServer && from.target.database == to.target.database
 	if sameServer && p.Slot.Name == q.Slot.Name {
-		v.fault(path+".slot.name", "slot %q is pipeline %s's too: a slot serves one reader, set another", q.Slot.Name, a)
+		v.fault(path+".slot.name", "slot %s is pipeline %s's too: a slot serves one reader, set another", v.show(path+".slot.name", q.Slot.Name), a)
 	}
 	if sameDatabase && p.Publication == q.Publication {
-		v.fault(path+".publication", "publication %q is pipeline %s's too: each manages its own, set another", q.Publication, a)
+		v.fault(path+".publication", "publication %s is pipeline %s's too: each manages its own, set another", v.show(path+".publication", q.Publication), a)
 	}
 	if i, j, ok := v.sharedTopic(from, to, sameDatabase); ok {
-		v.fault(path+".topic", "tables %q here and %q of pipeline %s get the same topic: set another topic, or exclude them in one of the pipelines",
-			to.tables[j].text, from.tables[i].text, a)
+		v.fault(path+".topic", "tables %s here and %s of pipeline %s get the same topic: set another topic, or exclude them in one of the pipelines",
+			v.showTable(b, j), v.showTable(a, i), a)
 	}
 	for _, t := range p.fixedTopics() {
 		for _, u := range q.fixedTopics() {
 			if t.topic == u.topic {
-				v.fault(path+u.key, "topic %q is %s of pipeline %s too: two pipelines never share a topic, set another", u.topic, t.key[1:], a)
+				v.fault(path+u.key, "topic %s is %s of pipeline %s too: two pipelines never share a topic, set another", v.show(path+u.key, u.topic), t.key[1:], a)
 			}
 		}
 	}
+}
+
+// showTable is the i-th entry of a pipeline's tables.
+func (v *validator) showTable(pipeline string, i int) string {
+	return v.show(fmt.Sprintf("pipelines.%s.tables[%d]", pipeline, i), v.Pipelines[pipeline].Tables[i])
 }
 
 // sharedTopic finds a pattern of each pipeline whose tables get a topic in common.
@@ -180,13 +188,16 @@ func isTopicRune(r rune) bool {
 // ownTopics refuses topics for messages, dead letters and progress that are the
 // same within a pipeline, or are certain to be a table's of any pipeline.
 func (v *validator) ownTopics(names []string) {
-	type owner struct{ pipeline, table string }
+	type owner struct {
+		pipeline string
+		table    int
+	}
 	tables := map[string]owner{}
 	for _, name := range names {
 		o := v.outlines[name]
 		for i, g := range o.topics {
 			if g != nil && !g.wild() {
-				tables[string(g)] = owner{name, o.tables[i].text}
+				tables[string(g)] = owner{name, i}
 			}
 		}
 	}
@@ -196,11 +207,11 @@ func (v *validator) ownTopics(names []string) {
 		for i, t := range fixed {
 			for _, u := range fixed[:i] {
 				if t.topic == u.topic {
-					v.fault(path+t.key, "topic %q is %s too: set another", t.topic, u.key[1:])
+					v.fault(path+t.key, "topic %s is %s too: set another", v.show(path+t.key, t.topic), u.key[1:])
 				}
 			}
 			if o, ok := tables[t.topic]; ok {
-				v.fault(path+t.key, "topic %q is that of table %q of pipeline %s too: set another", t.topic, o.table, o.pipeline)
+				v.fault(path+t.key, "topic %s is that of table %s of pipeline %s too: set another", v.show(path+t.key, t.topic), v.showTable(o.pipeline, o.table), o.pipeline)
 			}
 		}
 	}

@@ -16,13 +16,16 @@ func (v *validator) pipeline(name string, p *Pipeline) {
 	if !isWord(name, "-_") {
 		v.fault(path, "pipeline name %q: write 1 to %d of a-z, 0-9, '-' and '_'; it names the slot and the transactional id", name, maxIdentifier)
 	}
+	if p.Name != name {
+		v.fault(path, "the pipeline built as %q stands under another name", p.Name)
+	}
 	if p.Postgres != nil {
 		v.url(path+".postgres.url", p.Postgres.URL, true)
 	}
 	v.outlines[name] = v.outline(name, p)
 	v.patterns(path, p, v.outlines[name])
 	v.columns(path, p)
-	v.topics(path, p)
+	v.topics(name, path, p)
 	if !isWord(p.Slot.Name, "_") && p.Slot.Name != SlotName(name) { // else the name is the fault
 		v.fault(path+".slot.name", "%s is not a slot name: Postgres takes 1 to %d of a-z, 0-9 and '_'", v.show(path+".slot.name", p.Slot.Name), maxIdentifier)
 	}
@@ -99,7 +102,8 @@ func (v *validator) columns(path string, p *Pipeline) {
 		}
 		for i, column := range p.Key[k] {
 			if !slices.Contains(p.Columns[all], column) {
-				v.fault(fmt.Sprintf("%s.key[%s][%d]", path, k, i), "key column %q is not among the columns of %s: add it there", column, table)
+				at := fmt.Sprintf("%s.key[%s][%d]", path, k, i)
+				v.fault(at, "key column %s is not among the columns of %s: add it there", v.show(at, column), table)
 			}
 		}
 	}
@@ -141,11 +145,11 @@ func (v *validator) tableMap(path string, m map[string][]string) map[string]stri
 }
 
 // topics checks the template and the topics of a pipeline that are no table's.
-func (v *validator) topics(path string, p *Pipeline) {
+func (v *validator) topics(name, path string, p *Pipeline) {
 	if _, err := cdc.TopicName(p.Topic, "d", "s", "t"); err != nil {
 		v.topicFault(path+".topic", err)
 	} else {
-		v.sameTopic(path, p)
+		v.sameTopic(name, path, p)
 	}
 	for _, t := range p.fixedTopics() {
 		if _, err := cdc.TopicName(t.topic, "", "", ""); err != nil {
@@ -193,26 +197,26 @@ func (p *Pipeline) fixedTopics() []fixedTopic {
 
 // sameTopic refuses a template that is bound to give two tables one topic: their
 // rows would replace each other.
-func (v *validator) sameTopic(path string, p *Pipeline) {
+func (v *validator) sameTopic(name, path string, p *Pipeline) {
 	if strings.Contains(p.Topic, "{table}") {
 		return
 	}
-	topics := map[string]string{}
-	for _, s := range p.Tables {
-		pattern, err := ParsePattern(s)
-		if err != nil {
+	topics := map[string]int{}
+	for i, pattern := range v.outlines[name].tables {
+		if pattern.text == "" {
 			continue // a fault of its own
 		}
+		this := v.showTable(name, i)
 		schema, table, ok := pattern.Literal()
 		if !ok {
-			v.fault(path+".topic", "without {table} all tables of %q get one topic: add {table}, or name one table", s)
+			v.fault(path+".topic", "without {table} all tables of %s get one topic: add {table}, or name one table", this)
 			return
 		}
-		name, err := cdc.TopicName(p.Topic, "d", schema, table) // the database is the same for all
-		if other := topics[name]; err == nil && other != "" && other != s {
-			v.fault(path+".topic", "%q and %q get one topic: add {schema} and {table}", other, s)
+		topic, err := cdc.TopicName(p.Topic, "d", schema, table) // the database is the same for all
+		if other, ok := topics[topic]; err == nil && ok {
+			v.fault(path+".topic", "%s and %s get one topic: add {schema} and {table}", v.showTable(name, other), this)
 			return
 		}
-		topics[name] = s
+		topics[topic] = i
 	}
 }

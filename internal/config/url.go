@@ -101,7 +101,7 @@ func (t *target) options(query string) error {
 		}
 	}
 	if mode := q.Get("sslmode"); q.Has("sslmode") && !slices.Contains(sslModes, mode) {
-		return fmt.Errorf("sslmode %q is not known: write one of %s", mode, strings.Join(sslModes, ", "))
+		return fmt.Errorf("sslmode is not known: write one of %s", strings.Join(sslModes, ", "))
 	}
 	// Options override the parts before them, as in libpq.
 	if q.Has("host") || q.Has("port") {
