@@ -69,9 +69,9 @@ func splitBatch(b []byte) (h batchHead, rest []byte, ok bool, err error) {
 // marker reads a control batch's record: whether it is a transaction's commit.
 // Other control records (leader changes of KRaft) are not markers.
 func (h *batchHead) marker() (commit, isMarker bool) {
-	it := recordIter{head: h, left: h.count, d: decoder{b: h.records}}
+	it, _, err := h.iterate(nil)
 	var m Message
-	if !it.next(&m, nil) || len(m.Key) < 4 {
+	if err != nil || !it.next(&m, nil) || len(m.Key) < 4 {
 		return false, false
 	}
 	switch binary.BigEndian.Uint16(m.Key[2:]) {
@@ -91,7 +91,7 @@ type recordIter struct {
 	d    decoder
 }
 
-// records begins with the first record of h. scratch, which may be nil, is
+// iterate begins with the first record of h. scratch, which may be nil, is
 // memory to decompress into; the memory used is returned.
 func (h *batchHead) iterate(scratch []byte) (recordIter, []byte, error) {
 	it := recordIter{head: h, left: h.count, prev: -1}

@@ -254,8 +254,8 @@ func (r *Reader) fetch(ctx context.Context, wait time.Duration) error {
 	slices.SortFunc(f.aborted, func(a, b abortedTxn) int { return cmp.Compare(a.first, b.first) })
 	r.aborted, r.rest = f.aborted, f.records
 	r.drained = len(f.records) == 0
-	if _, _, ok, err := splitBatch(r.rest); err == nil && !ok && !r.drained {
-		return fmt.Errorf("%w: %d bytes without a whole record batch", errMalformed, len(r.rest))
+	if h, _, ok, err := splitBatch(r.rest); err == nil && !r.drained && (!ok || h.last < r.next) {
+		return fmt.Errorf("%w: %d bytes without a whole record batch at offset %d", errMalformed, len(r.rest), r.next)
 	}
 	return nil
 }

@@ -128,7 +128,7 @@ func (c *Client) scan(ctx context.Context, tp cdc.TopicPartition, from, to int64
 		if err != nil {
 			return denied(fmt.Errorf("read %s from offset %d: %w", tp, at, err), c.user(), "", tp.Topic)
 		}
-		n := 0
+		n, began := 0, at
 		for rest := got.records; ; n++ {
 			h, left, ok, err := splitBatch(rest)
 			if err != nil {
@@ -151,6 +151,9 @@ func (c *Client) scan(ctx context.Context, tp cdc.TopicPartition, from, to int64
 		}
 		if n == 0 { // a hole up to the end
 			return nil
+		}
+		if at == began {
+			return fmt.Errorf("read %s: %w: batches before offset %d that was asked for", tp, errMalformed, at)
 		}
 	}
 	return nil
