@@ -66,7 +66,6 @@
 //
 //	CDC_TEST_PG     major version, 14 to 18; empty: the newest installed, else fetched
 //	CDC_TEST_KAFKA  3.9.1 or 4.4.0: Apache Kafka, needs Java 17; empty: kfake
-//	CDC_SKIP_LOG    file that Skip appends the name and reason of a skipped test to
 //	CDC_CACHE       where fetched programs are kept
 //	CDC_MAVEN_URL   a mirror of Maven Central
 //
