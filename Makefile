@@ -1,0 +1,79 @@
+# make without a target lists the targets.
+
+GO        ?= go
+DEMO      ?= --for 30s
+FUZZTIME  ?= 5s
+PG        ?= 14 15 16 17 18
+KAFKA     ?= 3.9.1 4.4.0
+IMAGE     ?= cdc
+CONTAINER ?= $(shell command -v docker || command -v podman || echo docker)
+
+# .ci/run adds up what all runs have counted in this file.
+ifdef CDC_TEST_TOTALS
+TOTALS = -totals $(CDC_TEST_TOTALS)
+endif
+TESTRUN = $(GO) run ./internal/testrun $(TOTALS)
+
+# A package that works with a race detector, two cores and real servers takes a while.
+LIMIT = -timeout 20m
+
+# Packages whose tests use a database or a broker of the kit, and the kit itself.
+using = $(addprefix ./,$(sort internal/cdctest/ $(dir $(shell grep -rlwE --include=*_test.go '$(1)' cmd internal))))
+PG_PACKAGES    = $(call using,cdctest.Database|cdctest.Postgres|cdctest.PrivatePostgres)
+KAFKA_PACKAGES = $(call using,cdctest.Kafka|cdctest.PrivateKafka|cdctest.ProxiedKafka)
+
+.DEFAULT_GOAL := help
+.PHONY: help build test demo check lint race fuzz test-kafka test-pg bench fmt clean image
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+build: ## bin/cdc, one static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/cdc ./cmd/cdc
+
+test: ## go test ./... on a real PostgreSQL and a broker that speaks Kafka's protocol
+	@echo "tests need PostgreSQL's server programs: they take those installed, else fetch PostgreSQL 17 once (15 MB, said when it happens)"
+	@$(TESTRUN) ./...
+
+demo: build ## PostgreSQL, broker, a university under load; verified at the end (DEMO='--for 5m')
+	./bin/cdc demo $(DEMO)
+
+check: lint race fuzz ## format, vet, staticcheck, go.mod, race detector, fuzz targets
+
+lint: ## what check does before the tests
+	@unformatted=$$(gofmt -l cmd internal $(wildcard bench)); if [ -n "$$unformatted" ]; then echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(GO) mod tidy -diff
+
+race: ## all tests with the race detector
+	@$(TESTRUN) -race $(LIMIT) ./...
+
+fuzz: ## every fuzz target for FUZZTIME
+	@$(TESTRUN) -fuzz $(FUZZTIME) ./...
+
+test-kafka: ## the tests that use a broker, on Apache Kafka 3.9.1 and 4.4.0 (KAFKA=4.4.0)
+	@echo "Apache Kafka needs Java 17; its jars are fetched once (50 MB a version, said when it happens)"
+	@status=0; for version in $(KAFKA); do \
+		echo "== Apache Kafka $$version"; \
+		CDC_TEST_KAFKA=$$version $(TESTRUN) $(LIMIT) $(KAFKA_PACKAGES) || status=1; \
+	done; exit $$status
+
+test-pg: ## the tests that use a database, on PostgreSQL 14 to 18 (PG='14 18')
+	@echo "versions that are not installed are fetched once (15 MB each, said when it happens)"
+	@status=0; for version in $(PG); do \
+		echo "== PostgreSQL $$version"; \
+		CDC_TEST_PG=$$version $(TESTRUN) $(LIMIT) $(PG_PACKAGES) || status=1; \
+	done; exit $$status
+
+bench: ## benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+fmt: ## format
+	gofmt -w cmd internal $(wildcard bench)
+
+clean: ## remove what was built (the cache of fetched programs stays)
+	rm -rf bin
+
+image: ## a container image (CONTAINER=podman)
+	$(CONTAINER) build -t $(IMAGE) .
