@@ -80,6 +80,10 @@ func (q *sequence) next() (row, want, error) {
 		return row{}, needChunk, nil
 	}
 	t := &q.tables[q.current.table]
+	if len(q.rest) > 0 && q.pending.full {
+		q.pending.full = false
+		return q.deliver(q.pending.data, q.pending.table, true), haveRow, nil
+	}
 	if len(q.rest) > 0 && t.held.full {
 		t.held.full = false
 		return q.deliver(t.held.data, q.current.table, false), haveRow, nil
