@@ -1,0 +1,319 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"cdc/internal/cdc"
+	"cdc/internal/config"
+	"cdc/internal/pgserver"
+	"cdc/internal/sink"
+)
+
+// ErrDifferent says that a topic is not its table.
+var ErrDifferent = errors.New("a topic differs from its table")
+
+const (
+	// catchUpLimit bounds the wait for the pipelines to acknowledge the last
+	// transaction, a restart of theirs and its backoff included.
+	catchUpLimit = 2 * time.Minute
+	// judgeLimit bounds reading, compacting and comparing everything.
+	judgeLimit = 10 * time.Minute
+	// stopLimit bounds PostgreSQL's shutdown, its checkpoint included.
+	stopLimit = 30 * time.Second
+)
+
+// run holds what a run has started.
+type run struct {
+	opts   Options
+	screen *screen
+	folder *folder
+	server *pgserver.Server
+	uni    *university
+	daemon Daemon
+	client *sink.Client
+
+	closers []func() error // run in reverse order
+}
+
+// Run is a whole run. It blocks until the workload has ended, by its limits or
+// because ctx ended, and everything was compared and stopped. The result is nil
+// where it did not come to a comparison; a difference is ErrDifferent beside the
+// result.
+func Run(ctx context.Context, o Options) (res *Result, err error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	r := &run{opts: o, screen: newScreen(o.Out, palette(o.Color), o.Lines)}
+	defer func() { err = errors.Join(err, r.close(), r.screen.failure()) }()
+	if err := r.start(ctx); err != nil {
+		return nil, err
+	}
+	if res, err = r.play(ctx); err != nil {
+		return nil, err
+	}
+	r.screen.summary(res)
+	if !res.Equal {
+		return res, ErrDifferent
+	}
+	return res, nil
+}
+
+// close undoes what start did, the last first.
+func (r *run) close() error {
+	var errs []error
+	for i := len(r.closers) - 1; i >= 0; i-- {
+		errs = append(errs, r.closers[i]())
+	}
+	r.closers = nil
+	return errors.Join(errs...)
+}
+
+func (r *run) onClose(f func() error) { r.closers = append(r.closers, f) }
+
+// start brings everything up but the flow of changes.
+func (r *run) start(ctx context.Context) (err error) {
+	if r.folder, err = openFolder(r.opts.Dir, r.opts.Fresh); err != nil {
+		return err
+	}
+	r.onClose(r.folder.close)
+	if err := r.startPostgres(ctx); err != nil {
+		return err
+	}
+	r.uni, err = openUniversity(ctx, r.server.URL("postgres"), r.server.URL(database), r.opts.Seed)
+	if err != nil {
+		return err
+	}
+	r.onClose(func() error { return r.uni.close(context.WithoutCancel(ctx)) })
+	cfg, err := r.configuration()
+	if err != nil {
+		return err
+	}
+	if err := r.startDaemon(ctx, cfg); err != nil {
+		return err
+	}
+	r.screen.header(header{
+		version: r.server.Version(), port: r.server.Port(),
+		broker: cfg.Kafka.Embedded.Listen, admin: cfg.Admin.Listen,
+		dir: r.folder.shown(), continued: r.folder.continued, ends: r.opts.ends(),
+	})
+	return nil
+}
+
+func (r *run) startPostgres(ctx context.Context) error {
+	log, err := os.Create(r.folder.path("postgres.log"))
+	if err != nil {
+		return fmt.Errorf("write PostgreSQL's log: %w", err)
+	}
+	r.onClose(log.Close)
+	r.server, err = pgserver.Start(ctx, pgserver.Options{
+		Dir: r.folder.postgres(), Programs: r.opts.Programs, Version: r.folder.version(),
+		Log: log, Notice: r.screen,
+	})
+	if err != nil {
+		return err
+	}
+	r.onClose(func() error {
+		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), stopLimit, fmt.Errorf("it took more than %v", stopLimit))
+		defer cancel()
+		return r.server.Stop(ctx, "fast")
+	})
+	return nil
+}
+
+func (r *run) configuration() (*config.Config, error) {
+	broker, err := address(r.opts.Broker, DefaultBroker)
+	if err != nil {
+		return nil, err
+	}
+	admin, err := address(r.opts.Admin, DefaultAdmin)
+	if err != nil {
+		return nil, err
+	}
+	return configure(r.folder.dir, places{Postgres: r.server.URL(database), Dir: brokerDir, Broker: broker, Admin: admin})
+}
+
+func (r *run) startDaemon(ctx context.Context, cfg *config.Config) error {
+	log, err := os.Create(r.folder.path("cdc.log"))
+	if err != nil {
+		return fmt.Errorf("write the log: %w", err)
+	}
+	r.onClose(log.Close)
+	r.daemon, err = r.opts.Start(ctx, cfg, slog.New(slog.NewTextHandler(log, nil)))
+	if err != nil {
+		return err
+	}
+	r.onClose(r.daemon.Close)
+	r.client, err = sink.Dial(ctx, sink.Config{Brokers: []string{cfg.Kafka.Embedded.Listen}, ClientID: "cdc-demo"})
+	if err != nil {
+		return err
+	}
+	r.onClose(r.client.Close)
+	return nil
+}
+
+// play lets the changes flow until the workload has ended, and judges what has
+// come of them. Everything it started has ended when it returns.
+func (r *run) play(ctx context.Context) (*Result, error) {
+	follower, err := newFollower(ctx, r.client, r.screen.change)
+	if err != nil {
+		return nil, err
+	}
+	// The end of ctx ends the workload alone; hard ends the rest, where something
+	// went wrong.
+	hard, abort := context.WithCancelCause(context.WithoutCancel(ctx))
+	var started sync.WaitGroup
+	defer started.Wait()
+	defer abort(nil)
+	flow, stopFlow := context.WithCancel(hard)
+	defer stopFlow()
+	following, stopFollowing := context.WithCancel(hard)
+	defer stopFollowing()
+
+	flowed := make(chan struct{})
+	started.Go(func() {
+		defer close(flowed)
+		if err := r.daemon.Run(flow); err != nil || flow.Err() == nil {
+			abort(fmt.Errorf("the pipelines ended: %w", orWhy(err)))
+		}
+	})
+	started.Go(func() {
+		if err := follower.run(following); err != nil {
+			abort(fmt.Errorf("read the topics: %w", err))
+		}
+	})
+	postgres := r.server.Done()
+	started.Go(func() {
+		select {
+		case <-postgres:
+			abort(fmt.Errorf("PostgreSQL ended by itself: see %s", r.folder.path("postgres.log")))
+		case <-hard.Done():
+		}
+	})
+
+	res := &Result{Dir: r.folder.dir}
+	if err := r.work(ctx, hard, res); err != nil {
+		return nil, err
+	}
+	if err := r.catchUp(hard, res); err != nil {
+		return nil, err
+	}
+	stopFlow()
+	<-flowed
+	if err := context.Cause(hard); err != nil {
+		return nil, err
+	}
+	r.opts.Hook("stopped")
+	return res, r.conclude(hard, follower, stopFollowing, res)
+}
+
+// orWhy gives a reason to an end that came without one.
+func orWhy(err error) error {
+	if err == nil {
+		return errors.New("none is left, and none has failed")
+	}
+	return err
+}
+
+// work runs the workload to its end.
+func (r *run) work(ctx, hard context.Context, res *Result) error {
+	if r.opts.For > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, r.opts.For)
+		defer cancel()
+	}
+	w := &workload{url: r.uni.url, seed: r.opts.Seed, rate: r.opts.Rate, limit: r.opts.Transactions}
+	err := w.run(ctx, hard)
+	res.Transactions, res.Undone, res.Lost = w.committed.Load(), w.undone.Load(), w.lost.Load()
+	if cause := context.Cause(hard); cause != nil {
+		return cause // the workload's error is a consequence of it
+	}
+	return err
+}
+
+// catchUp waits until the pipelines have acknowledged all that was committed.
+func (r *run) catchUp(hard context.Context, res *Result) (err error) {
+	ctx, cancel := context.WithTimeoutCause(hard, catchUpLimit, fmt.Errorf("not after %v", catchUpLimit))
+	defer cancel()
+	if res.End, err = r.uni.end(ctx); err != nil {
+		return err
+	}
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		behind := lagging(r.daemon.Status(), res.End)
+		if behind == "" {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the pipelines to reach %s: %w\n%s", res.End, context.Cause(ctx), behind)
+		}
+	}
+}
+
+// lagging describes the first pipeline that has not acknowledged everything
+// before end, "" for none.
+func lagging(all []cdc.Status, end cdc.LSN) string {
+	for _, s := range all {
+		if s.Acked < end {
+			text := fmt.Sprintf("pipeline %s is %s at %s", s.Name, s.State, s.Acked)
+			if s.Error != "" {
+				text += ": " + s.Error
+			}
+			if s.Stalled != "" {
+				text += ": " + s.Stalled
+			}
+			return text
+		}
+	}
+	return ""
+}
+
+// conclude reads what the topics hold, lets the screen show all of it, and judges.
+func (r *run) conclude(hard context.Context, f *follower, stopFollowing func(), res *Result) (err error) {
+	ctx, cancel := context.WithTimeoutCause(hard, judgeLimit, fmt.Errorf("not after %v", judgeLimit))
+	defer cancel()
+	before := make(map[string]contents, len(tables))
+	for _, t := range tables {
+		c, err := readTopic(ctx, r.client, t.topic())
+		if err != nil {
+			return err
+		}
+		before[t.name] = c
+		if err := f.reach(ctx, c.ends); err != nil {
+			return err
+		}
+	}
+	stopFollowing()
+	r.screen.hush()
+	if res.Tables, err = judge(ctx, r.client, r.uni, r.daemon.Compact, before); err != nil {
+		return err
+	}
+	res.Equal = true
+	for _, t := range res.Tables {
+		res.Equal = res.Equal && t.Equal
+	}
+	return nil
+}
+
+// shown is the folder as a person would write it: relative, where it lies below
+// the working directory.
+func (f *folder) shown() string {
+	wd, err := os.Getwd()
+	if err != nil {
+		return f.dir
+	}
+	rel, err := filepath.Rel(wd, f.dir)
+	if err != nil || !filepath.IsLocal(rel) {
+		return f.dir
+	}
+	return rel
+}

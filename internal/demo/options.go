@@ -1,0 +1,121 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"time"
+
+	"cdc/internal/cdc"
+	"cdc/internal/child"
+	"cdc/internal/config"
+)
+
+// Options say how a run goes. Start and Out are needed; the zero value of all
+// else is a sensible run.
+type Options struct {
+	Dir          string        // data folder; "": DefaultDir, or one below the temporary directory
+	Fresh        bool          // forget what an earlier run left there
+	For          time.Duration // how long the workload runs; 0: until ctx ends
+	Transactions int           // how many it begins; 0: no limit
+	Rate         int           // transactions begun per second; 0: DefaultRate
+	Lines        int           // changes shown per second; 0: all
+	Seed         uint64        // of everything random
+	Programs     string        // folder of PostgreSQL's server programs; "": found or fetched
+	Broker       string        // host:port of the embedded broker; "": DefaultBroker, another port where it is taken
+	Admin        string        // host:port of health and metrics; "": DefaultAdmin, another port where it is taken
+	Color        bool
+	Out          io.Writer
+	Start        Starter
+	// Hook, where set, is called at named points of a run, so that tests can
+	// interfere there: "stopped" when nothing writes any more and nothing was compared.
+	Hook func(point string)
+}
+
+// Starter builds a daemon from a configuration; its broker listens when it returns.
+type Starter func(ctx context.Context, cfg *config.Config, log *slog.Logger) (Daemon, error)
+
+// Daemon is the service, as `cdc run` runs it.
+type Daemon interface {
+	// Run runs the pipelines and the admin server until ctx ends, or until no
+	// pipeline is left; everything has ended when it returns.
+	Run(ctx context.Context) error
+	// Status tells how the pipelines are; it may be called at any time.
+	Status() []cdc.Status
+	// Compact compacts every topic now. It blocks, and no record is served meanwhile.
+	Compact(ctx context.Context) error
+	// Close ends the broker, after Run has returned.
+	Close() error
+}
+
+// Defaults of a run.
+const (
+	DefaultRate   = 30
+	DefaultLines  = 12
+	DefaultBroker = "127.0.0.1:9092"
+	DefaultAdmin  = "127.0.0.1:8083"
+
+	mostRate = 2_000 // what a machine that runs everything else too can follow
+)
+
+// check fills the defaults in.
+func (o *Options) check() error {
+	switch {
+	case o.Start == nil || o.Out == nil:
+		return errors.New("run demo: no daemon to start, or no output")
+	case o.Rate == 0:
+		o.Rate = DefaultRate
+	case o.Rate < 0 || o.Rate > mostRate:
+		return fmt.Errorf("rate %d: want 1 to %d transactions per second", o.Rate, mostRate)
+	}
+	switch {
+	case o.For < 0:
+		return fmt.Errorf("duration %v: want more than 0", o.For)
+	case o.Lines < 0:
+		return fmt.Errorf("lines %d: want 0 (all) or more per second", o.Lines)
+	case o.Transactions < 0:
+		return fmt.Errorf("transactions %d: want 0 (no limit) or more", o.Transactions)
+	}
+	if o.Hook == nil {
+		o.Hook = func(string) {}
+	}
+	return nil
+}
+
+// ends says what ends the run.
+func (o *Options) ends() string {
+	const compared = "; then every topic is compared with its table"
+	switch {
+	case o.For > 0 && o.Transactions > 0:
+		return fmt.Sprintf("after %v or %d transactions%s", o.For, o.Transactions, compared)
+	case o.For > 0:
+		return fmt.Sprintf("after %v, Ctrl-C ends it sooner%s", o.For, compared)
+	case o.Transactions > 0:
+		return fmt.Sprintf("after %d transactions%s", o.Transactions, compared)
+	}
+	return "with Ctrl-C" + compared
+}
+
+// address is the wanted one; where none was wanted, the usual one or, if that is
+// taken, one with a free port.
+func address(wanted, usual string) (string, error) {
+	if wanted == "" {
+		l, err := net.Listen("tcp", usual)
+		if err == nil {
+			return usual, l.Close()
+		}
+		wanted = "127.0.0.1:0"
+	}
+	host, port, err := net.SplitHostPort(wanted)
+	if err != nil || port != "0" {
+		return wanted, nil // whoever listens there judges it
+	}
+	n, err := child.FreePort()
+	if err != nil {
+		return "", err
+	}
+	return net.JoinHostPort(host, fmt.Sprint(n)), nil
+}
