@@ -3,6 +3,7 @@ package config
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -170,4 +171,57 @@ func (c *Config) ReplicationFor(p *Pipeline) int {
 		return p.Replication
 	}
 	return c.Kafka.Replication
+}
+
+// TopicConfigFor are the settings of topics created for the pipeline, beyond
+// those their policy fixes: Kafka.MinISR, and TopicConfig above it.
+func (c *Config) TopicConfigFor(p *Pipeline) map[string]string {
+	m := maps.Clone(p.TopicConfig)
+	if _, set := m[minISR]; c.Kafka.MinISR > 0 && !set {
+		if m == nil {
+			m = map[string]string{}
+		}
+		m[minISR] = strconv.Itoa(c.Kafka.MinISR)
+	}
+	return m
+}
+
+const minISR = "min.insync.replicas"
+
+// Include are Tables without quotes, as the source takes patterns.
+func (p *Pipeline) Include() []string { return plain(p.Tables) }
+
+// Excluded are those of Exclude, in the same form.
+func (p *Pipeline) Excluded() []string { return plain(p.Exclude) }
+
+// ColumnsByTable is Columns under the plain names of the tables: schema.table
+// without quotes.
+func (p *Pipeline) ColumnsByTable() map[string][]string { return plainKeys(p.Columns) }
+
+// KeyByTable is Key, in the same form.
+func (p *Pipeline) KeyByTable() map[string][]string { return plainKeys(p.Key) }
+
+func plain(patterns []string) []string {
+	var out []string
+	for _, s := range patterns {
+		out = append(out, plainName(s))
+	}
+	return out
+}
+
+func plainKeys(m map[string][]string) map[string][]string {
+	out := make(map[string][]string, len(m))
+	for k, v := range m {
+		out[plainName(k)] = v
+	}
+	return out
+}
+
+// plainName leaves alone what is no pattern: Validate has refused it.
+func plainName(s string) string {
+	p, err := ParsePattern(s)
+	if err != nil {
+		return s
+	}
+	return p.Plain()
 }

@@ -65,6 +65,7 @@ func TestEveryKindOfValue(t *testing.T) {
 postgres: {url: "${URL}"}
 kafka:
   embedded: {dir: data}
+  min_isr: 1
 admin: {listen: ""}
 log: {level: debug, format: json}
 pipelines:
@@ -72,7 +73,7 @@ pipelines:
     mode: cdc
     tables: [public.students, '"we ird"."a.b"', "sales.*_log?"]
     exclude: ["sales.tmp*"]
-    columns: {public.students: &cols [id, name]}
+    columns: {public.students: &cols [id, name], 'a."b c"': [x]}
     key: {public.students: [id]}
     topic: "u.{schema}.{table}"
     partitions: ${PARTITIONS:-12}
@@ -118,6 +119,12 @@ pipelines:
 		{"number as text", z.TopicConfig["segment.ms"], "600000"},
 		{"replication", c.ReplicationFor(z), 1},
 		{"alias", strings.Join(a.Columns["public.x"], " "), "id name"},
+		{"patterns for the source", strings.Join(z.Include(), " | "), "public.students | we ird.a.b | sales.*_log?"},
+		{"excluded for the source", strings.Join(z.Excluded(), " | "), "sales.tmp*"},
+		{"columns by table", z.ColumnsByTable(), map[string][]string{"public.students": {"id", "name"}, "a.b c": {"x"}}},
+		{"key by table", z.KeyByTable(), map[string][]string{"public.students": {"id"}}},
+		{"topic settings", c.TopicConfigFor(z), map[string]string{"segment.ms": "600000", "compression.type": "zstd", "min.insync.replicas": "1"}},
+		{"topic settings of the cluster", c.TopicConfigFor(a), map[string]string{"min.insync.replicas": "1"}},
 		{"progress", a.ProgressTopic, "_cdc.progress.alpha"},
 		{"dead letters", a.DeadLetter, "alpha.dead-letter"},
 	} {
@@ -314,6 +321,65 @@ func TestPipelinesThatShareNothing(t *testing.T) {
 				t.Errorf("refused:\n%s\n%s", text, strings.Join(got, "\n"))
 			}
 		})
+	}
+}
+
+// The contract of names: what this version does not carry out is refused by
+// name, everything else in it is taken.
+func TestContract(t *testing.T) {
+	const contract = `postgres: {url: "postgres://cdc:${PGPASSWORD}@db:5432/university?sslmode=verify-full"}
+kafka:
+  brokers: ["kafka:9092"]
+  tls: {ca: ca.pem, cert: c.pem, key: k.pem}
+  sasl: {mechanism: scram-sha-512, username: cdc, password: "${KAFKA_PASSWORD}"}
+admin: {listen: "127.0.0.1:8083"}
+log: {level: info, format: text}
+pipelines:
+  rows:
+    mode: cdc
+    tables: ["public.*"]
+    exclude: ["public.schema_migrations"]
+    topic: "university.{schema}.{table}"
+    partitions: 6
+    format: json
+    debezium: {unknown: text}
+    delivery: exactly-once
+    snapshot: {mode: initial, workers: 4}
+    toast: fill
+    truncate: tombstones
+    oversize: stop
+    on_gap: stop
+    key: {public.audit: [tenant, seq]}
+    memory: 64MiB
+`
+	vars := map[string]string{"PGPASSWORD": "x", "KAFKA_PASSWORD": "y"}
+	if got := faultsOf(t, contract, vars); got != nil {
+		t.Errorf("refused:\n%s", strings.Join(got, "\n"))
+	}
+	got := faultsOf(t, contract+`  intents:
+    mode: events
+    topic: "university.events.{category}"
+    events: {}
+    state: {}
+    views: {}
+    reactions: {}
+    snapshots: {}
+erasure: {keys: {file: master.key}, places: []}
+`, vars)
+	var want []string
+	for i, key := range []string{"26:11: mode", "28:5: events", "29:5: state", "30:5: views", "31:5: reactions", "32:5: snapshots", "33:1: erasure"} {
+		place, name, _ := strings.Cut(key, " ")
+		switch i {
+		case 0:
+			want = append(want, "c.yaml:"+place+" pipelines.intents.mode: mode: events is not in this version: write cdc")
+		case 6:
+			want = append(want, "c.yaml:"+place+" "+name+": belongs to mode: events, and mode: events is not in this version: remove it")
+		default:
+			want = append(want, "c.yaml:"+place+" pipelines.intents."+name+": belongs to mode: events, and mode: events is not in this version: remove it")
+		}
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("\n got %s\nwant %s", strings.Join(got, "\n     "), strings.Join(want, "\n     "))
 	}
 }
 
