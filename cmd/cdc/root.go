@@ -135,7 +135,7 @@ Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 environment, 4 a check
 	_ = root.RegisterFlagCompletionFunc("output", // fails only for a flag that does not exist
 		cobra.FixedCompletions([]string{string(outputTable), string(outputJSON)}, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(
-		newRunCommand(g), newCheckCommand(g), newStatusCommand(g), newTopicsCommand(g),
+		newRunCommand(g), newDemoCommand(g), newCheckCommand(g), newStatusCommand(g), newTopicsCommand(g),
 		newTailCommand(g), newDropCommand(g), newVersionCommand(g),
 	)
 	return root

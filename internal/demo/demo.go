@@ -19,6 +19,15 @@ import (
 // ErrDifferent says that a topic is not its table.
 var ErrDifferent = errors.New("a topic differs from its table")
 
+// StartError is a run that did not come up: something around the process is
+// missing or not ready.
+type StartError struct{ Err error }
+
+func (e *StartError) Error() string { return "start demo: " + e.Err.Error() }
+
+// Unwrap gives the reason.
+func (e *StartError) Unwrap() error { return e.Err }
+
 const (
 	// catchUpLimit bounds the wait for the pipelines to acknowledge the last
 	// transaction, a restart of theirs and its backoff included.
@@ -47,13 +56,13 @@ type run struct {
 // where it did not come to a comparison; a difference is ErrDifferent beside the
 // result.
 func Run(ctx context.Context, o Options) (res *Result, err error) {
-	if err := o.check(); err != nil {
+	if err := o.Check(); err != nil {
 		return nil, err
 	}
-	r := &run{opts: o, screen: newScreen(o.Out, palette(o.Color), o.Lines)}
+	r := &run{opts: o.withDefaults(), screen: newScreen(o.Out, palette(o.Color), o.Lines)}
 	defer func() { err = errors.Join(err, r.close(), r.screen.failure()) }()
 	if err := r.start(ctx); err != nil {
-		return nil, err
+		return nil, &StartError{err}
 	}
 	if res, err = r.play(ctx); err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -61,28 +62,30 @@ const (
 	mostRate = 2_000 // what a machine that runs everything else too can follow
 )
 
-// check fills the defaults in.
-func (o *Options) check() error {
+// Check finds values that no run can have.
+func (o *Options) Check() error {
 	switch {
-	case o.Start == nil || o.Out == nil:
-		return errors.New("run demo: no daemon to start, or no output")
-	case o.Rate == 0:
-		o.Rate = DefaultRate
 	case o.Rate < 0 || o.Rate > mostRate:
 		return fmt.Errorf("rate %d: want 1 to %d transactions per second", o.Rate, mostRate)
-	}
-	switch {
 	case o.For < 0:
 		return fmt.Errorf("duration %v: want more than 0", o.For)
 	case o.Lines < 0:
 		return fmt.Errorf("lines %d: want 0 (all) or more per second", o.Lines)
 	case o.Transactions < 0:
 		return fmt.Errorf("transactions %d: want 0 (no limit) or more", o.Transactions)
+	case o.Start == nil || o.Out == nil:
+		return errors.New("run demo: no daemon to start, or no output")
 	}
+	return nil
+}
+
+// withDefaults fills in what was left out.
+func (o Options) withDefaults() Options {
+	o.Rate = cmp.Or(o.Rate, DefaultRate)
 	if o.Hook == nil {
 		o.Hook = func(string) {}
 	}
-	return nil
+	return o
 }
 
 // ends says what ends the run.
