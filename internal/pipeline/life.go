@@ -3,7 +3,6 @@ package pipeline
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -172,9 +171,12 @@ func (l *life) open(ctx context.Context) error {
 	if l.system, err = l.src.System(ctx); err != nil {
 		return err
 	}
-	if l.client, err = sink.Dial(ctx, l.cfg.Sink); err != nil {
-		return err
+	if l.p.client == nil {
+		if l.p.client, err = sink.Dial(ctx, l.cfg.Sink); err != nil {
+			return err
+		}
 	}
+	l.client = l.p.client
 	return nil
 }
 
@@ -290,7 +292,6 @@ func (l *life) takeOver(ctx context.Context) error {
 	if l.cfg.Delivery == ExactlyOnce {
 		wc.TransactionalID = l.cfg.Name
 	}
-	wc.Identity = l.p.identity
 	wc.Hook = l.cfg.Hook
 	l.w = l.client.NewWriter(wc)
 	all := []cdc.TopicPartition{{Topic: l.cfg.Progress}}
@@ -306,12 +307,8 @@ func (l *life) takeOver(ctx context.Context) error {
 	}
 	l.hook("take-over")
 	if err := l.w.TakeOver(ctx, all); err != nil {
-		if errors.Is(err, sink.ErrFenced) {
-			return fenced(l.cfg.Name, err)
-		}
-		return fmt.Errorf("take over %d partitions: %w", len(all), err)
+		return err
 	}
-	l.p.identity = l.w.Identity()
 	l.tally.takeOvers++
 	l.w.Start(ctx)
 	l.view.mu.Lock()
@@ -341,12 +338,6 @@ func (l *life) bind(p *partition) *partition {
 	// write, and a retried batch may stand behind a newer one.
 	p.caught = p.caught || l.cfg.Delivery == AtLeastOnce
 	return p
-}
-
-func fenced(name string, err error) error {
-	return cdc.Terminal("fenced",
-		"Only one instance of a pipeline writes at a time. Look for the other one: its transactional id is the pipeline's name.",
-		"another instance of pipeline %q took over: %w", name, err)
 }
 
 // decide gathers the facts and says what to do first, and which tables of a
@@ -387,12 +378,19 @@ func (l *life) decide(ctx context.Context) (action, []*capture, error) {
 	if s.action == actDone {
 		return s.action, nil, nil
 	}
-	missing, err := l.publish(ctx)
-	if err != nil {
+	missing := map[string]bool{}
+	if s.action == actStream {
+		if missing, err = l.unpublished(ctx); err != nil {
+			return 0, nil, err
+		}
+	}
+	if err := l.publish(ctx); err != nil {
 		return 0, nil, err
 	}
 	if s.action == actStream {
+		publication := l.progress.Publication
 		l.progress = *l.memory.progress
+		l.progress.Publication = publication
 		l.confirmed = l.progress.End
 		l.mark = sink.Mark{Position: cdc.EndOf(l.progress.Tx), End: l.progress.End, PrevEnd: l.progress.PrevEnd, Recorded: l.progress.End}
 		return s.action, l.joining(missing), nil
@@ -400,37 +398,39 @@ func (l *life) decide(ctx context.Context) (action, []*capture, error) {
 	return s.action, nil, nil
 }
 
-// publish brings the publication in order and returns the captured tables it did
-// not hold before: changes made to them meanwhile were never streamed.
-func (l *life) publish(ctx context.Context) (map[string]bool, error) {
-	_, before, err := l.src.PublicationState(ctx)
+// unpublished are the captured tables that the publication of a streaming
+// pipeline does not hold: changes made to them meanwhile were never streamed.
+func (l *life) unpublished(ctx context.Context) (map[string]bool, error) {
+	_, names, err := l.src.PublicationState(ctx)
 	if err != nil {
 		return nil, err
 	}
-	was := make(map[string]bool, len(before))
-	for _, name := range before {
-		was[name] = true
-	}
-	tables := make([]cdc.Table, len(l.order))
 	missing := map[string]bool{}
+	for _, c := range l.order {
+		missing[c.table.FullName()] = true
+	}
+	for _, name := range names {
+		delete(missing, name)
+	}
+	return missing, nil
+}
+
+// publish brings the publication in order.
+func (l *life) publish(ctx context.Context) error {
+	tables := make([]cdc.Table, len(l.order))
 	for i, c := range l.order {
 		tables[i] = c.table
-		if !was[c.table.FullName()] {
-			missing[c.table.FullName()] = true
-		}
 	}
 	l.hook("publish")
 	changed, err := l.src.Publish(ctx, tables)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if changed {
 		l.log.Info("publication changed", "publication", l.cfg.Source.Publication, "tables", len(tables))
 	}
-	if l.progress.Publication, _, err = l.src.PublicationState(ctx); err != nil {
-		return nil, err
-	}
-	return missing, nil
+	l.progress.Publication, _, err = l.src.PublicationState(ctx)
+	return err
 }
 
 // close ends what the life holds, in the order in which one depends on the other.
@@ -445,14 +445,10 @@ func (l *life) close() {
 		errs = append(errs, l.stream.Close(ctx))
 	}
 	if l.w != nil {
-		l.p.identity = l.w.Identity()
 		errs = append(errs, l.w.Close())
 	}
 	if l.src != nil {
 		errs = append(errs, l.src.Close())
-	}
-	if l.client != nil {
-		l.client.Close()
 	}
 	if err := errors.Join(errs...); err != nil {
 		l.log.Debug("closing a life", "error", err)

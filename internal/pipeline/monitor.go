@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"cdc/internal/cdc"
 	"cdc/internal/compaction"
 )
 
@@ -23,8 +24,12 @@ func (l *life) monitor(ctx context.Context, end context.CancelCauseFunc) {
 	tick := time.NewTicker(monitorEvery)
 	defer tick.Stop()
 	for {
-		if err := l.look(ctx); err != nil && ctx.Err() == nil {
-			l.log.Warn("monitor", "error", err)
+		switch err := l.look(ctx); {
+		case cdc.IsTerminal(err):
+			end(fmt.Errorf("%w: %w", errMonitor, err))
+			return
+		case err != nil && ctx.Err() == nil:
+			l.log.Warn("cannot look at slot and publication, trying again", "error", err)
 		}
 		select {
 		case <-ctx.Done():

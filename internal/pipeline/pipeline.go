@@ -18,10 +18,10 @@ type Pipeline struct {
 	cfg Config
 	log *slog.Logger
 
-	// identity is the producer id and epoch of the last life: the next one takes
-	// over with them, so that a newer owner shows itself as a fence instead of
-	// being fenced by us. Zero at the start of the process.
-	identity sink.Identity
+	// client outlives the lives: it keeps the producer id and epoch of the last
+	// one. The next takes over with them, so that a newer owner shows itself as a
+	// fence instead of being fenced by us. Nil until Kafka was first reached.
+	client *sink.Client
 
 	mu     sync.Mutex
 	status cdc.Status
@@ -43,6 +43,7 @@ func New(cfg Config) *Pipeline {
 // until an error that trying again cannot mend (a *cdc.TerminalError). It returns
 // when everything it started is gone.
 func (p *Pipeline) Run(ctx context.Context) error {
+	defer p.hangUp()
 	wait := backoffMin
 	for {
 		began := time.Now()
@@ -77,6 +78,13 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-time.After(pause):
 		}
+	}
+}
+
+func (p *Pipeline) hangUp() {
+	if p.client != nil {
+		p.client.Close()
+		p.client = nil
 	}
 }
 

@@ -224,11 +224,7 @@ func (l *life) putProgress(next Progress, now time.Time) error {
 
 // failure is the writer's error as the pipeline sees it.
 func (l *life) failure() error {
-	err := l.w.Err()
-	if errors.Is(err, sink.ErrFenced) {
-		return fenced(l.cfg.Name, err)
-	}
-	return fmt.Errorf("publish: %w", err)
+	return fmt.Errorf("publish: %w", l.w.Err())
 }
 
 // stop ends a life in order: what was read is acknowledged, recorded and

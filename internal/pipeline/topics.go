@@ -12,7 +12,9 @@ import (
 // its records is a terminal error. With apply the steps are carried out.
 // Postgres is only read.
 func Topics(ctx context.Context, cfg Config, apply bool) ([]cdc.TopicSpec, []compaction.Step, error) {
-	l := newLife(New(cfg))
+	p := New(cfg)
+	defer p.hangUp()
+	l := newLife(p)
 	defer l.close()
 	if err := l.connect(ctx); err != nil {
 		return nil, nil, err
@@ -28,7 +30,9 @@ func Topics(ctx context.Context, cfg Config, apply bool) ([]cdc.TopicSpec, []com
 // Drop removes what a pipeline keeps beside its topics: the slot, the publication
 // and the progress topic. The topics with the data stay.
 func Drop(ctx context.Context, cfg Config) error {
-	l := newLife(New(cfg))
+	p := New(cfg)
+	defer p.hangUp()
+	l := newLife(p)
 	defer l.close()
 	if err := l.open(ctx); err != nil {
 		return err
