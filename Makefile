@@ -18,7 +18,7 @@ TESTRUN = $(GO) run ./internal/testrun $(TOTALS)
 LIMIT = -timeout 20m
 
 # Packages whose tests use a database or a broker of the kit, and the kit itself.
-using = $(addprefix ./,$(sort internal/cdctest/ $(dir $(shell grep -rlwE --include=*_test.go '$(1)' cmd internal))))
+using = $(addprefix ./,$(sort internal/cdctest/ $(dir $(shell grep -rlwE --include=*_test.go '$(1)' cmd internal deploy))))
 PG_PACKAGES    = $(call using,cdctest.Database|cdctest.Postgres|cdctest.PrivatePostgres)
 KAFKA_PACKAGES = $(call using,cdctest.Kafka|cdctest.PrivateKafka|cdctest.ProxiedKafka)
 
@@ -41,7 +41,7 @@ demo: build ## PostgreSQL, broker, a university under load; verified at the end 
 check: lint race fuzz ## format, vet, staticcheck, go.mod, race detector, fuzz targets
 
 lint: ## what check does before the tests
-	@unformatted=$$(gofmt -l cmd internal $(wildcard bench)); if [ -n "$$unformatted" ]; then echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; fi
+	@unformatted=$$(gofmt -l cmd internal deploy $(wildcard bench)); if [ -n "$$unformatted" ]; then echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 	$(GO) mod tidy -diff
@@ -70,7 +70,7 @@ bench: ## benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 fmt: ## format
-	gofmt -w cmd internal $(wildcard bench)
+	gofmt -w cmd internal deploy $(wildcard bench)
 
 clean: ## remove what was built (the cache of fetched programs stays)
 	rm -rf bin
