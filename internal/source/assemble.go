@@ -38,8 +38,8 @@ type assembler struct {
 	lastEnd  cdc.LSN // end of the newest transaction of this connection: commits never go back
 	prevEnd  cdc.LSN // end of the newest transaction, also from before this connection
 	seen     cdc.LSN // everything before it has been received; never goes back
-	index    uint32 // row changes of the transaction so far
-	messages uint32 // logical messages of the transaction so far, whatever their prefix
+	index    uint32  // row changes of the transaction so far
+	messages uint32  // logical messages of the transaction so far, whatever their prefix
 	begun    pgoutput.Begin
 	relation map[uint32]*known
 	last     *known // of the newest row: rows of one table come in runs

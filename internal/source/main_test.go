@@ -1,0 +1,9 @@
+package source
+
+import (
+	"testing"
+
+	"cdc/internal/cdctest"
+)
+
+func TestMain(m *testing.M) { cdctest.Main(m) }
