@@ -65,7 +65,7 @@ func TestMarksOfSmallSnapshots(t *testing.T) {
 		{"three tables of one row, an empty one last", []int{1, 1, 1, 1}, []chunk{{data: rows("a"), done: true}, {table: 1, data: rows("b"), done: true}, {table: 2, data: rows("c"), done: true}, {table: 3, done: true}},
 			[]cdc.SnapshotMark{cdc.MarkFirst, cdc.MarkLastInTable, cdc.MarkLast}},
 		{"two tables of three", []int{1, 1}, []chunk{{data: rows("a", "b", "c"), done: true}, {table: 1, data: rows("d", "e", "f"), done: true}},
-			[]cdc.SnapshotMark{cdc.MarkFirst, cdc.MarkTrue, cdc.MarkFirstInTable, cdc.MarkLastInTable, cdc.MarkTrue, cdc.MarkLast}},
+			[]cdc.SnapshotMark{cdc.MarkFirst, cdc.MarkTrue, cdc.MarkLastInTable, cdc.MarkFirstInTable, cdc.MarkTrue, cdc.MarkLast}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if _, got := run(t, c.pieces, c.chunks); !slices.Equal(got, c.want) {
