@@ -285,6 +285,13 @@ func TestStopFinishesRequests(t *testing.T) {
 	}()
 	<-b.entered
 	cancel()
+	for { // the end has begun when nobody new is taken
+		c, err := net.Dial("tcp", s.Addr())
+		if err != nil {
+			break
+		}
+		c.Close()
+	}
 	select {
 	case err := <-ended:
 		t.Fatalf("Run returned %v while a request was being answered", err)

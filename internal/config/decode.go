@@ -11,14 +11,10 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-const (
-	// maxNodes bounds the walk: aliases of aliases multiply (a file of one
-	// kilobyte can name a billion nodes), and no sensible file comes near.
-	maxNodes = 20_000
-	// maxDepth ends a walk through an alias that contains itself. The schema is
-	// six levels deep.
-	maxDepth = 16
-)
+// maxNodes bounds the walk: aliases of aliases multiply (a file of one kilobyte
+// can name a billion nodes), and no sensible file comes near. The depth needs no
+// bound: the walk follows the structs, and these do not contain themselves.
+const maxNodes = 20_000
 
 // decoder walks YAML nodes along the structs and collects faults.
 type decoder struct {
@@ -35,7 +31,7 @@ func placeOf(n *yaml.Node) place { return place{line: n.Line, column: n.Column} 
 
 // config decodes the root of the file into c, which holds the defaults.
 func (d *decoder) config(root *yaml.Node, c *Config) {
-	d.value(root, reflect.ValueOf(c).Elem(), "", tags{}, 0)
+	d.value(root, reflect.ValueOf(c).Elem(), "", tags{})
 }
 
 // tags are a field's struct tags.
@@ -50,7 +46,7 @@ var (
 )
 
 // value decodes n into v. path names v in messages.
-func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, t tags, depth int) {
+func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, t tags) {
 	here := placeOf(n)
 	if path != "" {
 		d.at[path] = here
@@ -58,10 +54,10 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, t tags, dept
 	for n.Kind == yaml.AliasNode {
 		n = n.Alias
 	}
-	if d.nodes++; d.nodes > maxNodes || depth > maxDepth {
+	if d.nodes++; d.nodes > maxNodes {
 		if !d.full {
 			d.full = true
-			d.add(here, path, "aliases make this file too large or contain themselves: write the values out")
+			d.add(here, path, "aliases make this file too large: write the values out")
 		}
 		return
 	}
@@ -75,33 +71,33 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, t tags, dept
 	}
 	switch v.Kind() {
 	case reflect.Pointer:
-		d.pointer(n, v, path, t, depth)
+		d.pointer(n, v, path, t)
 	case reflect.Struct:
-		d.structure(n, v, path, depth)
+		d.structure(n, v, path)
 	case reflect.Map:
-		d.mapping(n, v, path, depth)
+		d.mapping(n, v, path)
 	case reflect.Slice:
-		d.sequence(n, v, path, t, depth)
+		d.sequence(n, v, path, t)
 	default:
 		d.scalar(n, here, v, path, t)
 	}
 }
 
-func (d *decoder) pointer(n *yaml.Node, v reflect.Value, path string, t tags, depth int) {
+func (d *decoder) pointer(n *yaml.Node, v reflect.Value, path string, t tags) {
 	v.Set(reflect.New(v.Type().Elem()))
 	if s, ok := v.Interface().(interface{ setDefaults() }); ok {
 		s.setDefaults()
 	}
-	d.value(n, v.Elem(), path, t, depth+1)
+	d.value(n, v.Elem(), path, t)
 }
 
 // structure decodes a mapping whose keys are the fields of v.
-func (d *decoder) structure(n *yaml.Node, v reflect.Value, path string, depth int) {
+func (d *decoder) structure(n *yaml.Node, v reflect.Value, path string) {
 	fields := fieldsOf(v.Type())
 	d.pairs(n, path, v.Type(), func(key, val *yaml.Node) {
 		for _, f := range fields {
 			if f.key == key.Value {
-				d.value(val, v.Field(f.index), join(path, key.Value), f.tags, depth+1)
+				d.value(val, v.Field(f.index), join(path, key.Value), f.tags)
 				return
 			}
 		}
@@ -110,14 +106,14 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, path string, depth in
 }
 
 // mapping decodes a mapping whose keys are free.
-func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string, depth int) {
+func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) {
 	typ := v.Type()
 	v.Set(reflect.MakeMap(typ))
 	d.pairs(n, path, typ, func(key, val *yaml.Node) {
 		at := path + "[" + key.Value + "]"
 		item := reflect.New(typ.Elem()).Elem()
 		if typ.Elem() != typePipeline {
-			d.value(val, item, at, tags{}, depth+1)
+			d.value(val, item, at, tags{})
 			v.SetMapIndex(reflect.ValueOf(key.Value), item)
 			return
 		}
@@ -125,7 +121,7 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string, depth int)
 		d.at[at+keySuffix] = placeOf(key)
 		d.order = append(d.order, key.Value)
 		p := DefaultPipeline(key.Value)
-		d.value(val, reflect.ValueOf(p).Elem(), at, tags{}, depth+1)
+		d.value(val, reflect.ValueOf(p).Elem(), at, tags{})
 		v.SetMapIndex(reflect.ValueOf(key.Value), reflect.ValueOf(p))
 	})
 }
@@ -156,7 +152,7 @@ func (d *decoder) pairs(n *yaml.Node, path string, typ reflect.Type, each func(k
 	}
 }
 
-func (d *decoder) sequence(n *yaml.Node, v reflect.Value, path string, t tags, depth int) {
+func (d *decoder) sequence(n *yaml.Node, v reflect.Value, path string, t tags) {
 	if n.Kind != yaml.SequenceNode {
 		d.wrongType(n, path, v.Type())
 		return
@@ -167,7 +163,7 @@ func (d *decoder) sequence(n *yaml.Node, v reflect.Value, path string, t tags, d
 			return
 		}
 		x := reflect.New(v.Type().Elem()).Elem()
-		d.value(item, x, fmt.Sprintf("%s[%d]", path, i), t, depth+1)
+		d.value(item, x, fmt.Sprintf("%s[%d]", path, i), t)
 		v.Set(reflect.Append(v, x))
 	}
 }
