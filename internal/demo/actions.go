@@ -68,14 +68,14 @@ const (
 
 // These find a row at a place in key order; $1 in [0, 1) says where.
 const anyStudent = `SELECT id FROM students
-	WHERE id >= (SELECT min(id) + floor($1 * (max(id) - min(id) + 1))::int FROM students) ORDER BY id LIMIT 1`
+	WHERE id >= (SELECT min(id) + floor($1::float8 * (max(id) - min(id) + 1))::int FROM students) ORDER BY id LIMIT 1`
 
 const anyEnrolment = `SELECT student_id, course_id FROM enrolments
-	WHERE student_id >= (SELECT min(student_id) + floor($1 * (max(student_id) - min(student_id) + 1))::int FROM enrolments)
+	WHERE student_id >= (SELECT min(student_id) + floor($1::float8 * (max(student_id) - min(student_id) + 1))::int FROM enrolments)
 	ORDER BY student_id, course_id LIMIT 1`
 
 const anyFeedback = `SELECT id FROM feedback
-	WHERE id >= (SELECT min(id) + floor($1 * (max(id) - min(id) + 1))::bigint FROM feedback) ORDER BY id LIMIT 1`
+	WHERE id >= (SELECT min(id) + floor($1::float8 * (max(id) - min(id) + 1))::bigint FROM feedback) ORDER BY id LIMIT 1`
 
 // find scans the one row that query gives.
 func find(ctx context.Context, tx pgx.Tx, rng *rand.Rand, query string, into ...any) error {
@@ -166,7 +166,7 @@ func offer(ctx context.Context, tx pgx.Tx, rng *rand.Rand) error {
 	var course string
 	err := tx.QueryRow(ctx, `SELECT w.course_id FROM waiting_list w JOIN courses c ON c.id = w.course_id
 		WHERE c.capacity > (SELECT count(*) FROM enrolments e WHERE e.course_id = c.id)
-		GROUP BY 1 ORDER BY count(*) * (0.5 + $1) DESC LIMIT 1`, rng.Float64()).Scan(&course)
+		GROUP BY 1 ORDER BY count(*) * (0.5 + $1::float8) DESC LIMIT 1`, rng.Float64()).Scan(&course)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return errNobody
 	}

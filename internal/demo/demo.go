@@ -47,6 +47,9 @@ type run struct {
 	uni    *university
 	daemon Daemon
 	client *sink.Client
+	log    *slog.Logger
+
+	streaming time.Time // since when every pipeline streams
 
 	closers []func() error // run in reverse order
 }
@@ -67,7 +70,7 @@ func Run(ctx context.Context, o Options) (res *Result, err error) {
 	if res, err = r.play(ctx); err != nil {
 		return nil, err
 	}
-	r.screen.summary(res)
+	r.screen.summary(res, r.streaming)
 	if !res.Equal {
 		return res, ErrDifferent
 	}
@@ -154,7 +157,8 @@ func (r *run) startDaemon(ctx context.Context, cfg *config.Config) error {
 		return fmt.Errorf("write the log: %w", err)
 	}
 	r.onClose(log.Close)
-	r.daemon, err = r.opts.Start(ctx, cfg, slog.New(slog.NewTextHandler(log, nil)))
+	r.log = slog.New(slog.NewTextHandler(log, nil))
+	r.daemon, err = r.opts.Start(ctx, cfg, r.log)
 	if err != nil {
 		return err
 	}
@@ -213,8 +217,10 @@ func (r *run) play(ctx context.Context) (*Result, error) {
 	if err := r.catchUp(hard, res); err != nil {
 		return nil, err
 	}
+	r.log.Info("pipelines have caught up", "lsn", res.End)
 	stopFlow()
 	<-flowed
+	r.log.Info("pipelines have stopped")
 	if err := context.Cause(hard); err != nil {
 		return nil, err
 	}
@@ -253,11 +259,18 @@ func (r *run) catchUp(hard context.Context, res *Result) (err error) {
 	if res.End, err = r.uni.end(ctx); err != nil {
 		return err
 	}
+	r.log.Info("workload ended", "transactions", res.Transactions, "lsn", res.End)
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
-		behind := lagging(r.daemon.Status(), res.End)
+		all := r.daemon.Status()
+		behind := lagging(all, res.End)
 		if behind == "" {
+			for _, s := range all {
+				if s.Since.After(r.streaming) {
+					r.streaming = s.Since
+				}
+			}
 			return nil
 		}
 		select {
@@ -303,9 +316,11 @@ func (r *run) conclude(hard context.Context, f *follower, stopFollowing func(), 
 	}
 	stopFollowing()
 	r.screen.hush()
+	r.log.Info("everything was read back")
 	if res.Tables, err = judge(ctx, r.client, r.uni, r.daemon.Compact, before); err != nil {
 		return err
 	}
+	r.log.Info("topics were compacted and compared")
 	res.Equal = true
 	for _, t := range res.Tables {
 		res.Equal = res.Equal && t.Equal

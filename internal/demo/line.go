@@ -24,7 +24,7 @@ type change struct {
 	value   []byte // nil: a tombstone
 	op      cdc.Op
 	tx      string        // of its source transaction, "" for a row of the snapshot
-	latency time.Duration // from commit to reader, 0 for a row of the snapshot
+	latency time.Duration // from commit to reader, 0 for a row of the snapshot; the commit was at - latency
 }
 
 // newChange copies what it keeps of m. Headers it does not know are left aside:
@@ -54,8 +54,8 @@ func newChange(t table, m *sink.Message, now time.Time) change {
 // The widths of a line: 100 columns in all.
 const (
 	tableWidth = 12
-	keyWidth   = 22
-	valueWidth = 44
+	keyWidth   = 21
+	valueWidth = 43
 	fieldWidth = 24 // of one column's value
 )
 
@@ -155,9 +155,9 @@ func objectFields(text []byte) ([]field, error) {
 
 // short writes one JSON value: a string without its quotes, a large one by its size.
 func short(value json.RawMessage) string {
-	var s string
-	if json.Unmarshal(value, &s) != nil {
-		s = string(value)
+	s := string(value)
+	if s[0] == '"' {
+		_ = json.Unmarshal(value, &s) // it was decoded once before
 	}
 	if len(s) > 1024 {
 		return fmt.Sprintf("<%.1f kB>", float64(len(s))/1000)
@@ -178,17 +178,43 @@ func printable(s string) string {
 	}, s)
 }
 
-// clip cuts s to width runes, the last an ellipsis.
+// clip cuts s to a width in columns, its last character then an ellipsis.
 func clip(s string, width int) string {
-	if utf8.RuneCountInString(s) <= width {
+	if columns(s) <= width {
 		return s
 	}
-	runes := []rune(s)
-	return string(runes[:width-1]) + "…"
+	used := 0
+	for i, r := range s {
+		if used += wide(r); used > width-1 {
+			return s[:i] + "…"
+		}
+	}
+	return s
 }
 
 func pad(s string, width int) string {
-	return s + strings.Repeat(" ", max(0, width-utf8.RuneCountInString(s)))
+	return s + strings.Repeat(" ", max(0, width-columns(s)))
+}
+
+// columns is how many columns of a terminal s takes.
+func columns(s string) (n int) {
+	for _, r := range s {
+		n += wide(r)
+	}
+	return n
+}
+
+// wide is the width of a character: two columns for the East Asian scripts (and
+// their punctuation and full-width forms), none for marks that combine.
+func wide(r rune) int {
+	switch {
+	case unicode.Is(unicode.Mn, r):
+		return 0
+	case r >= 0x3000 && r <= 0x303F, r >= 0xFF00 && r <= 0xFF60,
+		unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Hangul):
+		return 2
+	}
+	return 1
 }
 
 // brief writes a duration in at most six columns.

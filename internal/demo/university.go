@@ -40,6 +40,14 @@ func (t table) topic() string { return database + "." + t.name }
 // firstStudents are there before the pipelines start: the snapshot has something to copy.
 const firstStudents = 150
 
+// firstEnrolments fill the small courses, so that waiting lists form soon, and the
+// others to two thirds.
+const firstEnrolments = `
+	INSERT INTO enrolments (student_id, course_id)
+	SELECT s.id, c.id FROM courses c CROSS JOIN LATERAL (
+		SELECT id FROM students ORDER BY md5(id || c.id)
+		LIMIT CASE WHEN c.capacity <= 20 THEN c.capacity ELSE c.capacity * 2 / 3 END) s`
+
 // university is the database, as its administration knows it.
 type university struct {
 	url  string
@@ -106,7 +114,8 @@ func (u *university) found(ctx context.Context, seed uint64) error {
 				return err
 			}
 		}
-		return nil
+		_, err := tx.Exec(ctx, firstEnrolments)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("fill the university: %w", err)
