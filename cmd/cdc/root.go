@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"strings"
 
@@ -145,6 +146,9 @@ Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 environment, 4 a check
 // standard error.
 func (g *globals) load(cmd *cobra.Command) (*config.Config, *slog.Logger, error) {
 	cfg, err := config.Load(g.config)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, usageError("%w; name the file with --config, or write one from config.example.yaml", err)
+	}
 	if err != nil {
 		return nil, nil, usageError("%w", err)
 	}
