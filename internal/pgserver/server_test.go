@@ -3,17 +3,77 @@
 package pgserver
 
 import (
+	"bufio"
 	"context"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// parentVariable makes the test binary a process that starts a server, says where,
+// and waits to be killed.
+const parentVariable = "PGSERVER_TEST_PARENT"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(parentVariable) == "" {
+		goleak.VerifyTestMain(m)
+		return
+	}
+	s, err := Start(context.Background(), Options{Settings: map[string]string{"fsync": "off"}})
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println(s.Dir())
+	<-s.Done()
+}
+
+func TestServerDiesWithAKilledParent(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux ties the life of a child to its parent's")
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), parentVariable+"=1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(out)
+	dir, err := lines.ReadString('\n')
+	dir = strings.TrimSpace(dir)
+	if err != nil || !filepath.IsAbs(dir) {
+		t.Fatalf("start a server in another process: %q, %v", dir, err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	pidFile := filepath.Join(dir, "postmaster.pid")
+	if _, err := os.Stat(pidFile); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	// A postmaster in order removes its file as the last thing it does.
+	for deadline := time.Now().Add(startLimit); ; time.Sleep(pollEvery) {
+		if _, err := os.Stat(pidFile); os.IsNotExist(err) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the server in %s outlives its parent", dir)
+		}
+	}
+}
 
 func value(t *testing.T, url, sql string) string {
 	t.Helper()
