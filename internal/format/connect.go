@@ -19,14 +19,14 @@ func connectCodec(col *cdc.Column, enc codec) codec {
 		}
 	case oidMoney:
 		return appendConnectMoney
-	case oidFloat4:
+	case oidFloat4: // not in quotes, whatever the number
 		return func(dst, s []byte) ([]byte, error) { return appendJava(dst, s, 32, false) }
 	case oidFloat8:
 		return func(dst, s []byte) ([]byte, error) { return appendJava(dst, s, 64, false) }
 	case oidChar, oidName, oidText, oidBpchar, oidVarchar, oidJSON, oidJSONB, oidXML:
 		return appendConnectString
 	}
-	if r.Kind == cdc.KindEnum || r.Kind == cdc.KindBase && r.Name == "citext" {
+	if r.Kind == cdc.KindEnum || r.Kind == cdc.KindBase && (r.Name == "citext" || r.Name == "ltree") {
 		return appendConnectString
 	}
 	return enc
@@ -49,12 +49,14 @@ func appendConnectString(dst, s []byte) ([]byte, error) {
 // connectDecimal writes BigDecimal.toString: plain, or scientific where the scale
 // is negative or the exponent is below -6.
 func connectDecimal(scale int) codec {
+	var scratch []byte
 	return func(dst, s []byte) ([]byte, error) {
 		d, err := parseDecimal(s)
 		if err != nil {
 			return dst, err
 		}
-		unscaled := append(append([]byte{}, d.whole...), d.fraction...)
+		scratch = append(append(scratch[:0], d.whole...), d.fraction...)
+		unscaled := scratch
 		for n := len(d.fraction); n > scale && len(unscaled) > 1; n-- {
 			unscaled = unscaled[:len(unscaled)-1]
 		}

@@ -27,7 +27,9 @@ type keyColumn struct {
 	ordinal int
 	prefix  []byte
 	encode  codec
-	header  codec // Connect's string form, for the headers of a key change (debezium-json)
+	// Kafka Connect's string form, for the headers of a key change (debezium-json).
+	label  []byte // `"name":`
+	header codec
 }
 
 // Encoder writes the records of one version of a relation. It is used by one
@@ -109,8 +111,13 @@ func (e *Encoder) compileKey() error {
 		if enc == nil { // a type that is left out of rows still names them
 			enc = e.f.text()
 		}
+		label, err := appendConnectString(nil, []byte(col.Name))
+		if err != nil {
+			return fmt.Errorf("compile column %s.%s: name: %w", e.rel.FullName(), col.Name, err)
+		}
 		e.key = append(e.key, keyColumn{
-			ordinal: k, prefix: e.columns[k].prefix, encode: enc, header: connectCodec(col, enc),
+			ordinal: k, prefix: e.columns[k].prefix, encode: enc,
+			label: append(label, ':'), header: connectCodec(col, enc),
 		})
 	}
 	return nil
@@ -136,7 +143,11 @@ func (e *Encoder) appendKey(dst []byte, row, other []cdc.Value, header bool) ([]
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = append(dst, k.prefix...)
+		if header {
+			dst = append(dst, k.label...)
+		} else {
+			dst = append(dst, k.prefix...)
+		}
 		err := error(nil)
 		switch {
 		case v.Kind == cdc.Unchanged:
