@@ -186,23 +186,22 @@ func appendMicroDuration(dst, s []byte) ([]byte, error) {
 // compileFallbacks prepares what stands in for a value that is not there: the
 // constant default for NULL (Connect's replace.null.with.default), the default or
 // a zero of the type for what a partial `before` does not know, the placeholder.
-func (f *Format) compileFallbacks(c *column, col *cdc.Column) error {
-	if col.Default != nil {
-		def, err := c.encode(nil, []byte(*col.Default))
-		if err != nil {
-			return err
-		}
-		c.null = def
-	}
-	c.missing = c.null
+// A default that cannot be said (a numeric NaN) is none.
+func (f *Format) compileFallbacks(c *column, col *cdc.Column) {
 	r := resolve(typeOf(col), col.Mod)
-	if col.NotNull && col.Default == nil {
-		c.missing = zero(r)
-	}
 	if f.opts.Toast == "placeholder" {
 		c.placeholder = placeholder(r)
 	}
-	return nil
+	if col.Default != nil {
+		if def, err := c.encode(nil, []byte(*col.Default)); err == nil {
+			c.null, c.missing = def, def
+			return
+		}
+	}
+	c.missing = c.null
+	if col.NotNull {
+		c.missing = zero(r)
+	}
 }
 
 // zero is what Debezium writes for a value of a NOT NULL column that it does not know.

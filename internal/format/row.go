@@ -15,10 +15,13 @@ func (f *Format) compileColumn(c *column, col *cdc.Column) (err error) {
 	}
 	c.prefix = append(c.prefix, ':')
 	c.null = []byte("null")
-	if c.encode, err = f.columnCodec(col); err != nil || c.encode == nil || !f.debezium {
+	if c.encode, err = f.columnCodec(col); err != nil {
 		return err
 	}
-	return f.compileFallbacks(c, col)
+	if f.debezium && c.encode != nil {
+		f.compileFallbacks(c, col)
+	}
+	return nil
 }
 
 // columnCodec is the codec of a column, nil where the column is left out.
