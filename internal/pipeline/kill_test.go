@@ -139,11 +139,14 @@ type workload struct {
 
 const workloadKeys = 200
 
+func workloadTables(t *testing.T, db *cdctest.DB) {
+	t.Helper()
+	db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, v bigint NOT NULL, pad text)`, `CREATE SEQUENCE ver`,
+		`CREATE TABLE aud(v bigint PRIMARY KEY, id int NOT NULL, op text NOT NULL)`)
+}
+
 func startWorkload(t *testing.T, db *cdctest.DB, writers int, seed uint64) *workload {
 	t.Helper()
-	db.Exec(t, `CREATE TABLE IF NOT EXISTS t(id int PRIMARY KEY, v bigint NOT NULL, pad text)`,
-		`CREATE SEQUENCE IF NOT EXISTS ver`,
-		`CREATE TABLE IF NOT EXISTS aud(v bigint PRIMARY KEY, id int NOT NULL, op text NOT NULL)`)
 	w := &workload{t: t, db: db, stop: make(chan struct{})}
 	for i := range writers {
 		conn := db.Conn(t)
@@ -208,7 +211,7 @@ func (w *workload) finish() {
 func (r *rig) checkAudit() {
 	r.t.Helper()
 	want := map[string][]string{}
-	for _, row := range r.db.Query(r.t, `SELECT id::text, op, v::text FROM aud ORDER BY v`) {
+	for _, row := range r.db.Query(r.t, `SELECT id::text, op, v::text FROM aud ORDER BY aud.v`) {
 		entry := "-"
 		if row[1] == "u" {
 			entry = row[2]
@@ -224,11 +227,18 @@ func (r *rig) checkAudit() {
 		got[string(rec.Key)] = append(got[string(rec.Key)], entry)
 	}
 	changes := 0
+	bad := 0
 	for k, w := range want {
 		changes += len(w)
 		if g := got[k]; strings.Join(g, " ") != strings.Join(w, " ") {
+			if bad++; bad > 5 {
+				continue
+			}
 			r.t.Errorf("key %s: the topic's history differs from the audit's at entry %d: got %d entries, want %d", k, firstDifference(g, w), len(g), len(w))
 		}
+	}
+	if bad > 0 {
+		r.t.Errorf("%d of %d keys have another history", bad, len(want))
 	}
 	for k := range got {
 		if want[k] == nil {
@@ -266,10 +276,11 @@ func TestCase109KilledAtEachPoint(t *testing.T) {
 		{"progress", 1}, {"confirm", 1}, {"confirm", 2},
 	}
 	r := newRig(t)
-	w := startWorkload(t, r.db, 4, 1)
+	workloadTables(t, r.db)
 	first := r.start()
 	first.waitState(cdc.StateStreaming)
 	first.finish()
+	w := startWorkload(t, r.db, 4, 1)
 	for _, p := range points {
 		v := r.spawn(p.name, p.count)
 		v.killed(t, p.name)

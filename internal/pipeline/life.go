@@ -310,7 +310,7 @@ func (l *life) takeOver(ctx context.Context) error {
 		return err
 	}
 	l.tally.takeOvers++
-	l.w.Start(ctx)
+	l.w.Start(context.WithoutCancel(ctx)) // an orderly stop still has to flush; close ends it
 	l.view.mu.Lock()
 	l.view.writer = l.w
 	l.view.mu.Unlock()
@@ -422,13 +422,10 @@ func (l *life) publish(ctx context.Context) error {
 		tables[i] = c.table
 	}
 	l.hook("publish")
-	changed, err := l.src.Publish(ctx, tables)
-	if err != nil {
+	if _, err := l.src.Publish(ctx, tables); err != nil {
 		return err
 	}
-	if changed {
-		l.log.Info("publication changed", "publication", l.cfg.Source.Publication, "tables", len(tables))
-	}
+	var err error
 	l.progress.Publication, _, err = l.src.PublicationState(ctx)
 	return err
 }

@@ -26,7 +26,6 @@ func (l *life) follow(ctx context.Context) error {
 	l.view.mu.Unlock()
 	l.replayTo = l.system.End
 	l.p.enter(cdc.StateReplaying, nil)
-	l.log.Info("streaming", "from", l.progress.End, "slot", l.cfg.Source.Slot)
 	for {
 		ev, err := st.Next(ctx)
 		if err != nil {

@@ -118,8 +118,9 @@ func (r *Reader) until(ctx context.Context, to int64, fn func(*Message) error) e
 			return err
 		}
 		if m == nil {
-			// A stretch of the log that is all hole up to its end brings nothing, ever.
-			if r.drained && r.stable >= to {
+			// What was fetched may have ended in markers; and a stretch of the log that
+			// is all hole up to its end brings nothing, ever.
+			if r.next >= to || r.drained && r.stable >= to {
 				return nil
 			}
 			if err := r.fill(ctx, fetchWait); err != nil {

@@ -201,38 +201,33 @@ func (ex *exporter) close() {
 }
 
 // checkReadable refuses what the copy would fail on hours later, or never show:
-// missing rights, row level security, a slot that is already there, no free slot.
+// missing rights, row level security, no free slot. Whether the permanent slot
+// exists is Finish's business: tables that join a stream are copied beside it.
 func (s *Source) checkReadable(ctx context.Context, tables []cdc.Table) error {
 	return s.retrySQL(ctx, func(c *pgx.Conn) error {
-		if _, exists, err := readSlot(ctx, c, s.cfg.Slot); err != nil {
-			return err
-		} else if exists {
-			return cdc.Terminal("slot-exists", fmt.Sprintf("If nothing reads it: SELECT pg_drop_replication_slot(%s);", quoteLiteral(s.cfg.Slot)),
-				"slot %q of %s exists already; a snapshot makes its own", s.cfg.Slot, s.target)
-		}
 		if err := s.slotsFree(ctx, c); err != nil {
 			return err
 		}
-		var found faults
 		problems, err := s.readProblems(ctx, c, tables)
-		for _, p := range problems {
-			found = append(found, p)
+		if err != nil {
+			return err
 		}
-		return errors.Join(err, found.err())
+		return problems.err()
 	})
 }
 
 // slotsFree makes sure of two: the temporary slot and, while it is still there,
-// its permanent copy.
+// its permanent copy, unless that is there already.
 func (s *Source) slotsFree(ctx context.Context, c *pgx.Conn) error {
-	var used, limit int
-	err := c.QueryRow(ctx, `SELECT count(*), current_setting('max_replication_slots')::int FROM pg_replication_slots`).Scan(&used, &limit)
+	var used, own, limit int
+	err := c.QueryRow(ctx, `SELECT count(*), count(*) FILTER (WHERE slot_name = $1), current_setting('max_replication_slots')::int
+		FROM pg_replication_slots`, s.cfg.Slot).Scan(&used, &own, &limit)
 	if err != nil {
 		return fmt.Errorf("count replication slots: %w", err)
 	}
-	if limit-used < 2 {
-		return cdc.Terminal("slots-exhausted", fmt.Sprintf("ALTER SYSTEM SET max_replication_slots = %d; then restart Postgres; or drop slots that nobody reads.", used+2),
-			"%s has %d of max_replication_slots = %d in use, a snapshot needs two", s.target, used, limit)
+	if needed := 2 - own; limit-used < needed {
+		return cdc.Terminal("slots-exhausted", fmt.Sprintf("ALTER SYSTEM SET max_replication_slots = %d; then restart Postgres; or drop slots that nobody reads.", used+needed),
+			"%s has %d of max_replication_slots = %d in use, a snapshot needs %d more", s.target, used, limit, needed)
 	}
 	return nil
 }
