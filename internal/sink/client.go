@@ -55,7 +55,7 @@ type Client struct {
 	brokers   map[int32]string // address by node id
 	leaders   map[cdc.TopicPartition]int32
 	conns     map[int32]*conn // for control requests; seed marks the one to a bootstrap address
-	producers map[string]producer
+	producers map[string]identity
 	limits    map[string]int // largest batch a topic is known to take, where less than configured
 }
 
@@ -92,7 +92,7 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	c := &Client{
 		cfg: cfg, log: cfg.Logger,
 		brokers: map[int32]string{}, leaders: map[cdc.TopicPartition]int32{}, conns: map[int32]*conn{},
-		producers: map[string]producer{}, limits: map[string]int{},
+		producers: map[string]identity{}, limits: map[string]int{},
 	}
 	var err error
 	if c.mechanism, err = mechanism(cfg.SASL); err != nil {

@@ -121,6 +121,7 @@ func (w *Writer) takeOver(ctx context.Context, txid string, tps []cdc.TopicParti
 
 // emptyTransaction commits a transaction over the partitions with nothing in it.
 func (w *Writer) emptyTransaction(ctx context.Context, txid string, tps []cdc.TopicPartition) error {
+	w.c.setOpened(txid, time.Now())
 	for at := 0; at < len(tps); at += partitionChunk {
 		req := &addpartitionstotxn.Request{TransactionalID: txid, ProducerID: w.owner.id, ProducerEpoch: w.owner.epoch}
 		topics := map[string]int{}
@@ -149,20 +150,10 @@ func (w *Writer) emptyTransaction(ctx context.Context, txid string, tps []cdc.To
 		}
 	}
 	w.cfg.Hook(HookTakeoverAdded)
-	err := w.c.coordinated(ctx, txid, func(k *conn) error {
-		m, err := k.roundTrip(ctx, &endtxn.Request{TransactionalID: txid, ProducerID: w.owner.id, ProducerEpoch: w.owner.epoch, Committed: true})
-		if err != nil {
-			return err
-		}
-		res, ok := m.(*endtxn.Response)
-		if !ok {
-			return fmt.Errorf("%w: %T", errMalformed, m)
-		}
-		return codeError(res.ErrorCode)
-	})
-	if err != nil {
+	if err := w.c.endTransaction(ctx, txid, w.owner); err != nil {
 		return fmt.Errorf("end the empty transaction: %w", err)
 	}
+	w.c.setOpened(txid, time.Time{})
 	w.cfg.Hook(HookTakeoverEnded)
 	return nil
 }
@@ -263,6 +254,11 @@ func (c *Client) markers(ctx context.Context, tps []cdc.TopicPartition, before, 
 // without one, whoever holds it is fenced; with one, a newer owner shows itself
 // by a refusal (KIP-360).
 func (c *Client) initProducer(ctx context.Context, txid string, own producer) error {
+	if own != noProducer {
+		if err := c.stillOwner(ctx, txid, own); err != nil {
+			return err
+		}
+	}
 	return c.coordinated(ctx, txid, func(k *conn) error {
 		if _, err := k.version(protocol.InitProducerId, 3); err != nil {
 			return err
@@ -282,10 +278,60 @@ func (c *Client) initProducer(ctx context.Context, txid string, own producer) er
 			return fmt.Errorf("init producer id: %w", err)
 		}
 		c.mu.Lock()
-		c.producers[txid] = producer{id: res.ProducerID, epoch: res.ProducerEpoch}
+		c.producers[txid] = identity{producer: producer{id: res.ProducerID, epoch: res.ProducerEpoch}}
 		c.mu.Unlock()
 		return nil
 	})
+}
+
+// stillOwner says by a stale epoch's error that a newer owner exists. Apache
+// Kafka's InitProducerId says so itself; kfake's takes an old epoch for a
+// recovery and raises it, which would fence the newer owner. So an EndTxn is
+// tried first: nothing is in a transaction of ours, and every broker refuses one
+// of an old epoch. It proves nothing where our transaction may have timed out,
+// for then the coordinator raised the epoch itself.
+func (c *Client) stillOwner(ctx context.Context, txid string, own producer) error {
+	c.mu.Lock()
+	opened := c.producers[txid].opened
+	c.mu.Unlock()
+	if !opened.IsZero() && time.Since(opened) > transactionTimeout/2 {
+		return nil
+	}
+	if err := c.endTransaction(ctx, txid, own); err != nil && staleEpoch(codeOf(err)) {
+		return err
+	}
+	return nil // any other refusal comes from InitProducerId again
+}
+
+// endTransaction commits what is open of a producer.
+func (c *Client) endTransaction(ctx context.Context, txid string, p producer) error {
+	return c.coordinated(ctx, txid, func(k *conn) error {
+		m, err := k.roundTrip(ctx, &endtxn.Request{TransactionalID: txid, ProducerID: p.id, ProducerEpoch: p.epoch, Committed: true})
+		if err != nil {
+			return err
+		}
+		res, ok := m.(*endtxn.Response)
+		if !ok {
+			return fmt.Errorf("%w: %T", errMalformed, m)
+		}
+		return codeError(res.ErrorCode)
+	})
+}
+
+// identity is what a client remembers of a transactional id.
+type identity struct {
+	producer
+	opened time.Time // when a transaction was begun that is not known to have ended
+}
+
+// setOpened notes that a transaction begins (or has ended: zero).
+func (c *Client) setOpened(txid string, at time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p, ok := c.producers[txid]; ok {
+		p.opened = at
+		c.producers[txid] = p
+	}
 }
 
 // producer is the id and epoch this process holds for a transactional id.
@@ -293,7 +339,7 @@ func (c *Client) producer(txid string) producer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if p, ok := c.producers[txid]; ok {
-		return p
+		return p.producer
 	}
 	return noProducer
 }
