@@ -68,8 +68,9 @@ var (
 
 // Snapshot locks the tables, makes the temporary slot and starts workers that
 // copy. It blocks until every older transaction of the server has ended; Waiting
-// tells which one holds it up. The permanent slot must not exist yet, the
-// publication must. ErrSlotActive: another instance is taking a snapshot. The
+// tells which one holds it up. The publication must exist, the permanent slot must
+// not where the snapshot is to be finished; beside one, tables that join a
+// stream are copied. ErrSlotActive: another instance is taking a snapshot. The
 // caller closes the Snapshot.
 func (s *Source) Snapshot(ctx context.Context, tables []cdc.Table, workers int) (*Snapshot, error) {
 	if err := checkSlotName(s.cfg.Slot); err != nil {
@@ -181,7 +182,7 @@ func (sn *Snapshot) Next(ctx context.Context) (*cdc.Change, error) {
 	}
 }
 
-func (sn *Snapshot) deliver(r row) (*cdc.Change, error) {
+func (sn *Snapshot) deliver(r snapshotRow) (*cdc.Change, error) {
 	t := sn.tables[r.table]
 	values := sn.values[:len(t.rel.Columns)]
 	if err := decodeRow(r.data, values); err != nil {
@@ -269,7 +270,7 @@ func (s *Source) keepSlot(ctx context.Context, ex *exporter) (err error) {
 		slot, _, readErr := readSlot(ctx, c, s.cfg.Slot)
 		if exists {
 			if readErr == nil && (slot.Confirmed != ex.lsn || slot.Active) {
-				return s.slotError(s.cfg.Slot, "", err)
+				return cdc.Terminal("slot-exists", fmt.Sprintf("If nothing reads it: SELECT pg_drop_replication_slot(%s);", quoteLiteral(s.cfg.Slot)), "%w", err)
 			}
 			return readErr
 		}

@@ -45,8 +45,8 @@ type heldRow struct {
 	full  bool
 }
 
-// row is one row that is due.
-type row struct {
+// snapshotRow is one row that is due.
+type snapshotRow struct {
 	data  []byte // without newline
 	table int
 	mark  cdc.SnapshotMark
@@ -75,9 +75,9 @@ func (q *sequence) release() *chunk {
 
 // next returns the next row, or what must be done first. Its data is valid until
 // the next call.
-func (q *sequence) next() (row, want, error) {
+func (q *sequence) next() (snapshotRow, want, error) {
 	if q.current == nil {
-		return row{}, needChunk, nil
+		return snapshotRow{}, needChunk, nil
 	}
 	t := &q.tables[q.current.table]
 	if len(q.rest) > 0 && q.pending.full {
@@ -91,7 +91,7 @@ func (q *sequence) next() (row, want, error) {
 	if len(q.rest) > 0 {
 		end := bytes.IndexByte(q.rest, '\n')
 		if end < 0 {
-			return row{}, haveRow, errTornRow
+			return snapshotRow{}, haveRow, errTornRow
 		}
 		line := q.rest[:end:end]
 		q.rest = q.rest[end+1:]
@@ -111,14 +111,14 @@ func (q *sequence) next() (row, want, error) {
 			}
 		}
 	}
-	return row{}, freeChunk, nil
+	return snapshotRow{}, freeChunk, nil
 }
 
 // last returns the last row of all, once every chunk was added; false where
 // there is none.
-func (q *sequence) last() (row, bool) {
+func (q *sequence) last() (snapshotRow, bool) {
 	if !q.pending.full {
-		return row{}, false
+		return snapshotRow{}, false
 	}
 	q.pending.full = false
 	r := q.deliver(q.pending.data, q.pending.table, true)
@@ -126,7 +126,7 @@ func (q *sequence) last() (row, bool) {
 	return r, true
 }
 
-func (q *sequence) deliver(data []byte, table int, last bool) row {
+func (q *sequence) deliver(data []byte, table int, last bool) snapshotRow {
 	mark := cdc.MarkTrue
 	t := &q.tables[table]
 	if !t.started {
@@ -138,5 +138,5 @@ func (q *sequence) deliver(data []byte, table int, last bool) row {
 	if !q.started {
 		mark, q.started = max(mark, cdc.MarkFirst), true
 	}
-	return row{data: data, table: table, mark: mark}
+	return snapshotRow{data: data, table: table, mark: mark}
 }

@@ -17,7 +17,7 @@ func run(t *testing.T, pieces []int, chunks []chunk) (rows []string, marks []cdc
 	for _, n := range pieces {
 		q.tables = append(q.tables, sequenceTable{pieces: n})
 	}
-	take := func(r row) {
+	take := func(r snapshotRow) {
 		rows = append(rows, fmt.Sprintf("%d:%s", r.table, r.data))
 		marks = append(marks, r.mark)
 	}

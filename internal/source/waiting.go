@@ -101,7 +101,8 @@ func blockers(ctx context.Context, c *pgx.Conn, pid uint32) (string, error) {
 		FROM pg_locks w JOIN pg_locks h ON h.pid IS NULL AND h.granted AND h.locktype = w.locktype
 				AND h.database IS NOT DISTINCT FROM w.database AND h.relation IS NOT DISTINCT FROM w.relation
 				AND h.transactionid IS NOT DISTINCT FROM w.transactionid
-			JOIN pg_prepared_xacts p ON p.transaction::text = split_part(h.virtualtransaction, '/', 2)
+			JOIN pg_locks x ON x.pid IS NULL AND x.locktype = 'transactionid' AND x.virtualtransaction = h.virtualtransaction
+			JOIN pg_prepared_xacts p ON p.transaction = x.transactionid
 		WHERE w.pid = $1::int AND NOT w.granted`, int32(pid))
 	if err != nil {
 		return "", fmt.Errorf("look up blockers of backend %d: %w", pid, err)

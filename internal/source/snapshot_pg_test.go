@@ -1,0 +1,652 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"cdc/internal/cdc"
+	"cdc/internal/cdctest"
+)
+
+// begin publishes and begins a snapshot that is closed with the test.
+func begin(t testing.TB, s *Source, workers int) *Snapshot {
+	t.Helper()
+	sn, err := s.Snapshot(t.Context(), mustPublish(t, s), workers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = sn.Close() })
+	return sn
+}
+
+// until waits for a condition in the database.
+func until(t testing.TB, db *cdctest.DB, what, sql, want string) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for db.Value(t, sql) != want {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: %s is still %s, want %s", what, sql, db.Value(t, sql), want)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func slotCount(db *cdctest.DB) string {
+	return fmt.Sprintf("SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE '%s%%'", db.Name+`\_`)
+}
+
+func TestSnapshotThenSlot(t *testing.T) {
+	db := cdctest.Database(t)
+	s := openOps(t, db, nil,
+		"CREATE TABLE a(id int PRIMARY KEY, v text)", `INSERT INTO a VALUES (1, E'tab\there\nline\\N'), (2, NULL), (3, ''), (4, '\N')`,
+		"CREATE TABLE b(id int PRIMARY KEY)", "CREATE TABLE one(id int PRIMARY KEY)", "INSERT INTO one VALUES (7)")
+	sn := begin(t, s, 2)
+	db.Exec(t, "INSERT INTO a VALUES (5, 'later')")
+	if err := sn.Finish(t.Context()); err == nil {
+		t.Fatal("finish before the last row: got no error")
+	}
+	first, err := sn.Next(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first.Op != cdc.OpRead || first.Mark != cdc.MarkFirst || first.LSN != sn.LSN() || first.Index != 0 || first.Tx.CommitTime == 0 || first.Tx.XID == 0 {
+		t.Errorf("first row: got %+v of %+v", first, first.Tx)
+	}
+	if rel, err := s.Relation(t.Context(), first.Relation.ID); err != nil || rel != first.Relation {
+		t.Errorf("relation: got %p, %v, want that of the source, %p", first.Relation, err, rel)
+	}
+	got := append(drain(t, sn, false), rowText(first))
+	if len(got) != 5 { // the first row's text is of a reused buffer
+		t.Fatalf("got %d rows, want 5", len(got))
+	}
+	for _, p := range sn.Progress() {
+		if !p.Done {
+			t.Errorf("table %s is not done", p.Table)
+		}
+	}
+	if err := sn.Finish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := sn.Finish(t.Context()); err != nil {
+		t.Fatalf("finish again: %v", err)
+	}
+	db.KeepSlot(s.cfg.Slot)
+	slot, ok, err := s.Slot(t.Context())
+	if err != nil || !ok || slot.Confirmed != sn.LSN() || slot.Temporary || slot.Plugin != plugin || slot.Database != db.Name {
+		t.Fatalf("slot: got %+v, %v, %v; want it at %s", slot, ok, err, sn.LSN())
+	}
+	if got := db.Slots(t); len(got) != 1 {
+		t.Fatalf("slots: got %v, want one", got)
+	}
+	// Beside the slot tables can be copied; another slot is not made of it.
+	beside := begin(t, s, 1)
+	drain(t, beside, false)
+	wantTerminal(t, beside.Finish(t.Context()), "slot-exists", "pg_drop_replication_slot")
+	_ = beside.Close()
+	if again, ok, err := s.Slot(t.Context()); err != nil || !ok || again.Confirmed != slot.Confirmed {
+		t.Fatalf("the slot after a snapshot beside it: got %+v, %t, %v", again, ok, err)
+	}
+	for range 2 {
+		if err := s.DropSlot(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, ok, err := s.Slot(t.Context()); ok || err != nil {
+		t.Fatalf("after the drop: got %t, %v", ok, err)
+	}
+	equalRows(t, copyAll(t, s, 3), []string{"public.a|1|tab\there\nline\\N", "public.a|2|NULL", "public.a|3|", `public.a|4|\N`, "public.a|5|later", "public.one|7"})
+	if n := db.Value(t, slotCount(db)); n != "0" {
+		t.Fatalf("slots after Close without Finish: got %s, want none", n)
+	}
+}
+
+// Case 129: six writers run from before the snapshot to behind it; snapshot and
+// stream together are the table, nothing missing and nothing twice.
+func TestCase129JoinIsExact(t *testing.T) {
+	db := cdctest.Database(t)
+	s := openOps(t, db, nil, "CREATE TABLE t(id bigint PRIMARY KEY, v bigint NOT NULL, pad text)",
+		"INSERT INTO t SELECT g, 0, repeat('x', 300) FROM generate_series(1, 60000) g")
+	stop := make(chan struct{})
+	var writers sync.WaitGroup
+	var wrote atomic.Int64
+	for w := range 6 {
+		conn := db.Conn(t)
+		writers.Go(func() {
+			for n := int64(0); ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				id := n*6 + int64(w)
+				_, err := conn.Exec(context.Background(), fmt.Sprintf(`BEGIN; INSERT INTO t VALUES (%d, 1, 'new'); UPDATE t SET v = v + 1 WHERE id = %d;
+					DELETE FROM t WHERE id = %d; COMMIT`, 1_000_000+id, 1+id*7%30000, 30001+id*11%30000))
+				if err != nil {
+					t.Errorf("writer %d: %v", w, err)
+					return
+				}
+				wrote.Add(1)
+			}
+		})
+	}
+	tables := mustPublish(t, s)
+	for wrote.Load() < 50 {
+		time.Sleep(time.Millisecond)
+	}
+	sn, err := s.Snapshot(t.Context(), tables, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sn.Close() }()
+	state := map[string]string{}
+	apply := func(c *cdc.Change) {
+		t.Helper()
+		key := func(vals []cdc.Value) string { return string(vals[0].Data) }
+		switch c.Op {
+		case cdc.OpRead, cdc.OpInsert:
+			if _, twice := state[key(c.New)]; twice {
+				t.Fatalf("%s of key %s, which is there", c.Op, key(c.New))
+			}
+			state[key(c.New)] = rowText(c)
+		case cdc.OpUpdate:
+			if _, there := state[key(c.New)]; !there {
+				t.Fatalf("update of key %s, which is not there", key(c.New))
+			}
+			state[key(c.New)] = rowText(c)
+		case cdc.OpDelete:
+			if _, there := state[key(c.Old)]; !there {
+				t.Fatalf("delete of key %s, which is not there", key(c.Old))
+			}
+			delete(state, key(c.Old))
+		}
+	}
+	rows := 0
+	for {
+		c, err := sn.Next(t.Context())
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows++
+		apply(c)
+	}
+	if err := sn.Finish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	db.KeepSlot(s.cfg.Slot)
+	before := wrote.Load()
+	for wrote.Load() < before+50 {
+		time.Sleep(time.Millisecond)
+	}
+	close(stop)
+	writers.Wait()
+	end := mustLSN(t, db.Value(t, "SELECT pg_current_wal_lsn()"))
+	st, err := s.Stream(t.Context(), sn.LSN(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = st.Close(context.Background()) }()
+	changes := 0
+	for {
+		e, err := st.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Kind == cdc.EventChange {
+			changes++
+			apply(e.Change)
+		}
+		if (e.Kind == cdc.EventIdle || e.Kind == cdc.EventCommit) && e.End >= end {
+			break
+		}
+	}
+	var got, want []string
+	for _, text := range state {
+		got = append(got, text)
+	}
+	for _, row := range db.Query(t, "SELECT 'public.t', id, v, pad FROM t") {
+		want = append(want, strings.Join(row, "|"))
+	}
+	t.Logf("%d rows in the snapshot, %d changes streamed, %d transactions written", rows, changes, wrote.Load())
+	equalRows(t, sorted(got), sorted(want))
+}
+
+// Case 139, at the level of the source: an attempt that dies leaves no slot.
+func TestCase139KilledAttemptLeavesNoSlot(t *testing.T) {
+	db := cdctest.Database(t)
+	s := openOps(t, db, nil, "CREATE TABLE t(id int PRIMARY KEY)", "INSERT INTO t SELECT generate_series(1, 100000)")
+	sn := begin(t, s, 2)
+	if _, err := sn.Next(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// What kill -9 does to the server: the sockets end without a word.
+	if err := sn.export.conn.Conn().Close(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, db, "slot of the dead attempt", slotCount(db), "0")
+	_ = sn.Close()
+	if got := copyAll(t, s, 2); len(got) != 100000 {
+		t.Fatalf("second attempt: got %d rows, want 100000", len(got))
+	}
+}
+
+// Case 140: the snapshot's own settings protect it from the role's timeouts; an
+// administrator who ends its connection gets a clean error.
+func TestCase140ExporterKilled(t *testing.T) {
+	db := cdctest.Database(t)
+	s := openOps(t, db, nil, "CREATE TABLE t(id int PRIMARY KEY, v text)", "INSERT INTO t SELECT g, repeat('x', 1000) FROM generate_series(1, 60000) g",
+		fmt.Sprintf("ALTER DATABASE %s SET idle_in_transaction_session_timeout = '100ms'", db.Name))
+	sn := begin(t, s, 2)
+	until(t, db, "exporter idle for longer than the database's timeout",
+		fmt.Sprintf("SELECT now() - state_change > '300ms' FROM pg_stat_activity WHERE pid = %d", sn.export.conn.PID()), "t")
+	if _, err := sn.Next(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	db.Exec(t, fmt.Sprintf("SELECT pg_terminate_backend(%d)", sn.export.conn.PID()))
+	var err error
+	for err == nil {
+		_, err = sn.Next(t.Context())
+	}
+	if errors.Is(err, io.EOF) || !strings.Contains(err.Error(), "holds the snapshot") {
+		t.Fatalf("got %v, want the loss of the exporter", err)
+	}
+	if err := sn.Finish(t.Context()); err == nil {
+		t.Fatal("finish of a failed snapshot: got no error")
+	}
+	for range 2 {
+		if err := sn.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, db, "slot", slotCount(db), "0")
+}
+
+// Case 141: a transaction that blocks the slot is reported; ending the context
+// returns at once and leaves nothing.
+func TestCase141BlockedByTransaction(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		wait func(context.Context, *Source, []cdc.Table) error
+	}{
+		{"snapshot", func(ctx context.Context, s *Source, tables []cdc.Table) error {
+			sn, err := s.Snapshot(ctx, tables, 1)
+			if err == nil {
+				_ = sn.Close()
+			}
+			return err
+		}},
+		{"slot", func(ctx context.Context, s *Source, _ []cdc.Table) error { _, err := s.CreateSlot(ctx); return err }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			db := cdctest.PrivatePostgres(t, nil).Database(t)
+			s := openOps(t, db, nil, "CREATE TABLE t(id int PRIMARY KEY)", "CREATE TABLE other(id int)")
+			s.cfg.Include = []string{"public.t"}
+			tables := mustPublish(t, s)
+			blocker := db.Conn(t)
+			if _, err := blocker.Exec(t.Context(), "BEGIN; INSERT INTO other VALUES (1)"); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- c.wait(ctx, s, tables) }()
+			want := fmt.Sprintf("backend %d (database %s", blocker.PgConn().PID(), db.Name)
+			for deadline := time.Now().Add(patience); !strings.Contains(s.Waiting(), want); time.Sleep(10 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatalf("waiting: got %q, want it to name %s", s.Waiting(), want)
+				}
+			}
+			cancel()
+			select {
+			case err := <-done:
+				if !errors.Is(err, context.Canceled) {
+					t.Fatalf("got %v, want the end of the context", err)
+				}
+			case <-time.After(patience):
+				t.Fatal("the call hangs after the end of its context")
+			}
+			until(t, db, "slot", slotCount(db), "0")
+			if s.Waiting() != "" {
+				t.Fatalf("waiting afterwards: %q", s.Waiting())
+			}
+			// And when the blocker ends, it goes on.
+			again := make(chan error, 1)
+			go func() { again <- c.wait(t.Context(), s, tables) }()
+			until(t, db, "creation waits", "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid'", "1")
+			if _, err := blocker.Exec(t.Context(), "COMMIT"); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-again; err != nil {
+				t.Fatal(err)
+			}
+			if err := s.DropSlot(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// Case 141, killed: a process that dies while it waits leaves nothing either,
+// because the waiting backend looks after its client.
+func TestCase141KilledWhileWaiting(t *testing.T) {
+	db := cdctest.PrivatePostgres(t, nil).Database(t)
+	s := openOps(t, db, nil, "CREATE TABLE t(id int PRIMARY KEY)")
+	blocker := db.Conn(t)
+	if _, err := blocker.Exec(t.Context(), "BEGIN; INSERT INTO t VALUES (1)"); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := connectReplication(t.Context(), s.cfg.URL, replicationOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.beginPatient(t.Context(), conn); err != nil {
+		t.Fatal(err)
+	}
+	sql := newSlot{name: s.cfg.Slot, temporary: true, snapshot: true}.sql(s.version)
+	done := make(chan struct{})
+	go func() { defer close(done); _, _ = conn.Exec(context.Background(), sql).ReadAll() }()
+	until(t, db, "creation waits", "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid'", "1")
+	if err := conn.Conn().Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-done
+	until(t, db, "slot of the dead client", slotCount(db), "0")
+}
+
+// Case 142: a prepared transaction has no backend and is named by its gid.
+func TestCase142BlockedByPrepared(t *testing.T) {
+	db := cdctest.PrivatePostgres(t, nil).Database(t)
+	s := openOps(t, db, nil, "CREATE TABLE t(id int PRIMARY KEY)")
+	tables := mustPublish(t, s)
+	db.Exec(t, "BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'left over'")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { _, err := s.Snapshot(ctx, tables, 1); done <- err }()
+	for deadline := time.Now().Add(patience); !strings.Contains(s.Waiting(), "prepared transaction 'left over'"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waiting: got %q, want the prepared transaction", s.Waiting())
+		}
+	}
+	cancel()
+	<-done
+	db.Exec(t, "ROLLBACK PREPARED 'left over'")
+	until(t, db, "slot", slotCount(db), "0")
+}
+
+// Case 149: a locked table ends in an error that names who holds it.
+func TestCase149LockedTable(t *testing.T) {
+	db := cdctest.Database(t)
+	s := openOps(t, db, nil, "CREATE TABLE t(id int PRIMARY KEY)")
+	tables := mustPublish(t, s)
+	blocker := db.Conn(t)
+	if _, err := blocker.Exec(t.Context(), "BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { _, err := s.attemptExport(ctx, tables); done <- err }()
+	err := <-done
+	cancel()
+	if want := fmt.Sprintf("backend %d", blocker.PgConn().PID()); !errors.Is(err, errLocked) || !strings.Contains(err.Error(), want) {
+		t.Fatalf("got %v, want it to name %s", err, want)
+	}
+	if _, err := blocker.Exec(t.Context(), "COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Case 144: an empty table, one row, and a table that grows while it is read.
+func TestCase144EmptyOneAndGrowing(t *testing.T) {
+	db := cdctest.Database(t)
+	s := openOps(t, db, nil, "CREATE TABLE empty(id int PRIMARY KEY)", "CREATE TABLE one(id int PRIMARY KEY)", "INSERT INTO one VALUES (1)",
+		"CREATE TABLE grow(id int PRIMARY KEY, pad text)", "INSERT INTO grow SELECT g, repeat('x', 900) FROM generate_series(1, 40000) g")
+	sn := begin(t, s, 3)
+	counts := map[string]int{}
+	for n := 0; ; n++ {
+		if n%8000 == 0 {
+			db.Exec(t, fmt.Sprintf("INSERT INTO grow SELECT g, repeat('y', 900) FROM generate_series(%d, %d) g", 100_000+n, 100_000+n+7999))
+		}
+		c, err := sn.Next(t.Context())
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		counts[c.Relation.Name]++
+	}
+	if counts["empty"] != 0 || counts["one"] != 1 || counts["grow"] != 40000 {
+		t.Fatalf("got %v, want one row and 40000", counts)
+	}
+	_ = sn.Close()
+	empty := openOps(t, db, func(c *Config) { c.Include, c.Publication = []string{"public.empty"}, "e" })
+	equalRows(t, copyAll(t, empty, 2), nil)
+}
+
+// Case 145: leaves by the hundred, other column orders, lists and filters.
+func TestCase145PartitionsFiltersLists(t *testing.T) {
+	db := cdctest.Database(t)
+	ddl := []string{"CREATE TABLE p(id int, v text, secret text, PRIMARY KEY (id)) PARTITION BY RANGE (id)",
+		"CREATE TABLE odd(gone int, secret text, v text, id int NOT NULL PRIMARY KEY)", "ALTER TABLE odd DROP COLUMN gone",
+		"ALTER TABLE p ATTACH PARTITION odd FOR VALUES FROM (100000) TO (200000)",
+		"DO $$ BEGIN FOR i IN 0..499 LOOP EXECUTE format('CREATE TABLE p%s PARTITION OF p FOR VALUES FROM (%s) TO (%s)', i, i*10, i*10+10); END LOOP; END $$",
+		"INSERT INTO p SELECT g, 'v' || g, 's' FROM generate_series(0, 4999) g", "INSERT INTO p VALUES (100001, 'odd', 's')",
+		"CREATE TABLE f(id int PRIMARY KEY, keep bool, big text)", "INSERT INTO f VALUES (1, true, 'x'), (2, false, 'y'), (3, NULL, 'z')"}
+	s := openOps(t, db, func(c *Config) {
+		c.Columns = map[string][]string{"public.p": {"v", "id"}, "public.f": {"id", "keep"}}
+	}, ddl...)
+	s.version = min(s.version, s.Version())
+	if s.version < 150000 {
+		t.Skip("column lists and row filters came with PostgreSQL 15")
+	}
+	mustPublish(t, s)
+	db.Exec(t, "ALTER PUBLICATION pub SET TABLE ONLY p (id, v) WHERE (id <> 7), ONLY f (id, keep) WHERE (id < 3)")
+	if changed, err := s.Publish(t.Context(), mustTables(t, s)); changed || err != nil {
+		t.Fatalf("publish: got %t, %v, want no change", changed, err)
+	}
+	var want []string
+	for i := range 5000 {
+		if i != 7 {
+			want = append(want, fmt.Sprintf("public.p|%d|v%d", i, i))
+		}
+	}
+	want = append(want, "public.p|100001|odd", "public.f|1|t", "public.f|2|f")
+	equalRows(t, copyAll(t, s, 4), sorted(want))
+}
+
+// Case 161: what the role may not read is said before anything begins.
+func TestCase161ReadingRights(t *testing.T) {
+	db := cdctest.Database(t)
+	role := db.Name + "_r"
+	s := openOps(t, db, func(c *Config) {
+		c.URL, c.Include = asRole(t, db.URL, role), []string{"public.*", "hidden.*"}
+	}, "CREATE TABLE a(id int PRIMARY KEY)", "CREATE TABLE b(id int PRIMARY KEY)", "CREATE SCHEMA hidden", "CREATE TABLE hidden.c(id int PRIMARY KEY)",
+		"CREATE TABLE p(id int PRIMARY KEY) PARTITION BY RANGE (id)", "CREATE TABLE leaf PARTITION OF p DEFAULT", "INSERT INTO p VALUES (1), (2)",
+		"CREATE ROLE "+role+" LOGIN", "GRANT SELECT ON a, p TO "+role,
+		"CREATE PUBLICATION pub FOR TABLE a, b, p, hidden.c WITH (publish_via_partition_root = true)")
+	dropRole(t, db, role)
+	tables := mustTables(t, s)
+	_, err := s.Snapshot(t.Context(), tables, 1)
+	wantTerminal(t, err, "select-rights", `GRANT SELECT ON "public"."b" TO "`+role+`";`, `GRANT USAGE ON SCHEMA "hidden"`, `GRANT SELECT ON "hidden"."c"`)
+	te, _ := asTerminal(err)
+	db.Exec(t, te.Mend)
+	if _, err = s.Snapshot(t.Context(), tables, 1); err == nil {
+		t.Fatal("snapshot without REPLICATION: got no error")
+	}
+	findings := s.Check(t.Context())
+	bad := slices.IndexFunc(findings, func(f Finding) bool { return !f.OK && strings.Contains(f.What, "may not replicate") })
+	if bad < 0 || !strings.Contains(findings[bad].Mend, "REPLICATION") {
+		t.Fatalf("check: got %+v, want the missing right to replicate", findings)
+	}
+	db.Exec(t, "ALTER ROLE "+role+" REPLICATION")
+	// No SELECT on the leaf: it is read through its root.
+	equalRows(t, copyAll(t, s, 2), []string{"public.p|1", "public.p|2"})
+}
+
+func TestRowSecurityIsRefused(t *testing.T) {
+	db := cdctest.Database(t)
+	role := db.Name + "_r"
+	s := openOps(t, db, func(c *Config) { c.URL = asRole(t, db.URL, role) },
+		"CREATE TABLE a(id int PRIMARY KEY)", "INSERT INTO a VALUES (1), (2)", "ALTER TABLE a ENABLE ROW LEVEL SECURITY",
+		"CREATE POLICY p ON a USING (id = 1)", "CREATE ROLE "+role+" LOGIN REPLICATION", "GRANT SELECT ON a TO "+role, "CREATE PUBLICATION pub FOR TABLE a WITH (publish_via_partition_root = true)")
+	dropRole(t, db, role)
+	_, err := s.Snapshot(t.Context(), mustTables(t, s), 1)
+	wantTerminal(t, err, "row-security", "BYPASSRLS")
+	te, _ := asTerminal(err)
+	db.Exec(t, te.Mend)
+	equalRows(t, copyAll(t, s, 1), []string{"public.a|1", "public.a|2"})
+}
+
+// Case 162: too low a wal_level, no free slot, no free walsender.
+func TestCase162ServerSettings(t *testing.T) {
+	t.Run("wal_level", func(t *testing.T) {
+		t.Parallel()
+		db := cdctest.PrivatePostgres(t, map[string]string{"wal_level": "replica"}).Database(t)
+		s := openOps(t, db, nil, "CREATE TABLE t(id int PRIMARY KEY)")
+		_, err := s.Snapshot(t.Context(), mustPublish(t, s), 1)
+		wantTerminal(t, err, "wal-level", "wal_level = 'logical'")
+		wantFinding(t, s, "wal_level is replica", "wal_level = 'logical'")
+	})
+	t.Run("slots", func(t *testing.T) {
+		t.Parallel()
+		db := cdctest.PrivatePostgres(t, map[string]string{"max_replication_slots": "2"}).Database(t)
+		s := openOps(t, db, nil, "CREATE TABLE t(id int PRIMARY KEY)", "SELECT pg_create_physical_replication_slot('one')")
+		_, err := s.Snapshot(t.Context(), mustPublish(t, s), 1)
+		wantTerminal(t, err, "slots-exhausted", "max_replication_slots = 3")
+		wantFinding(t, s, "max_replication_slots = 2", "max_replication_slots = 3")
+		db.Exec(t, "SELECT pg_create_physical_replication_slot('two')")
+		_, err = s.CreateSlot(t.Context())
+		wantTerminal(t, err, "slots-exhausted", "max_replication_slots")
+	})
+	t.Run("walsenders", func(t *testing.T) {
+		t.Parallel()
+		db := cdctest.PrivatePostgres(t, map[string]string{"max_wal_senders": "1"}).Database(t)
+		s := openOps(t, db, nil, "CREATE TABLE t(id int PRIMARY KEY)")
+		conn, err := connectReplication(t.Context(), s.cfg.URL, replicationOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer closeConn(conn)
+		wantFinding(t, s, "no replication connection is free", "max_wal_senders")
+	})
+}
+
+func wantFinding(t testing.TB, s *Source, what, mend string) {
+	t.Helper()
+	findings := s.Check(t.Context())
+	for _, f := range findings {
+		if !f.OK && strings.Contains(f.What, what) {
+			if !strings.Contains(f.Mend, mend) {
+				t.Errorf("mend: got %q, want %q in it", f.Mend, mend)
+			}
+			return
+		}
+	}
+	t.Fatalf("check: got %+v, want a finding with %q", findings, what)
+}
+
+func TestCheckOfASoundDatabase(t *testing.T) {
+	db := cdctest.Database(t)
+	s := openOps(t, db, nil, "CREATE TABLE t(id int PRIMARY KEY)")
+	for _, f := range s.Check(t.Context()) {
+		if !f.OK {
+			t.Errorf("got %+v, want nothing to mend", f)
+		}
+	}
+	if got := db.Value(t, "SELECT count(*) FROM pg_publication"); got != "0" {
+		t.Fatalf("check changed something: %s publications", got)
+	}
+}
+
+func TestCreateSlotThenFailover(t *testing.T) {
+	db := cdctest.Database(t)
+	s := openOps(t, db, func(c *Config) { c.Failover = true }, "CREATE TABLE t(id int PRIMARY KEY)")
+	mustPublish(t, s)
+	lsn, err := s.CreateSlot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.KeepSlot(s.cfg.Slot)
+	slot, ok, err := s.Slot(t.Context())
+	if err != nil || !ok || slot.Confirmed != lsn || slot.Temporary || slot.Failover != (s.version >= 170000) || slot.WALStatus != "reserved" {
+		t.Fatalf("got %+v, %t, %v, want it at %s", slot, ok, err, lsn)
+	}
+	if _, err := s.CreateSlot(t.Context()); sqlState(err) != codeDuplicateObject {
+		t.Fatalf("again: got %v, want that it exists", err)
+	}
+	if err := s.DropSlot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	sn := begin(t, s, 1)
+	drain(t, sn, false)
+	if err := sn.Finish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if slot, _, err = s.Slot(t.Context()); err != nil || slot.Failover != (s.version >= 170000) || slot.Confirmed != sn.LSN() {
+		t.Fatalf("after the snapshot: got %+v, %v", slot, err)
+	}
+}
+
+func TestTimelineOfAFreshServer(t *testing.T) {
+	s := openOps(t, cdctest.Database(t), nil)
+	if lsn, err := s.TimelineSwitch(t.Context(), 1); lsn != 0 || err != nil {
+		t.Fatalf("the current one: got %s, %v, want 0", lsn, err)
+	}
+	_, err := s.TimelineSwitch(t.Context(), 2)
+	wantTerminal(t, err, "timeline")
+}
+
+// Rows cost no allocation between the socket and Next's caller.
+func TestNextDoesNotAllocatePerRow(t *testing.T) {
+	const rows = 50_000
+	s := openOps(t, cdctest.Database(t), nil, "CREATE TABLE t(id int PRIMARY KEY, v text, n numeric)",
+		fmt.Sprintf(`INSERT INTO t SELECT g, E'some\ttext', NULL FROM generate_series(1, %d) g`, rows))
+	sn := begin(t, s, 2)
+	for range 1000 {
+		if _, err := sn.Next(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	perRow := testing.AllocsPerRun(rows-5000, func() {
+		if _, err := sn.Next(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if perRow != 0 {
+		t.Fatalf("got %v allocations a row, want 0", perRow)
+	}
+	drain(t, sn, false)
+}
+
+func BenchmarkSnapshot(b *testing.B) {
+	db := cdctest.Database(b)
+	s := openOps(b, db, nil, "CREATE TABLE t(id bigint PRIMARY KEY, a bigint, v text, n numeric, pad text, ts timestamptz, j jsonb)",
+		`INSERT INTO t SELECT g, g*7, 'name ' || g, g / 100.0, repeat('x', 80), now(), '{"a": 1, "b": "text"}' FROM generate_series(1, 200000) g`)
+	for b.Loop() {
+		sn := begin(b, s, 2)
+		n := 0
+		for {
+			_, err := sn.Next(b.Context())
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+			n++
+		}
+		b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+		if err := sn.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
