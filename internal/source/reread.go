@@ -112,8 +112,13 @@ func (s *Source) Reread(ctx context.Context, rel *cdc.Relation, key []cdc.Value,
 		var pe *pgconn.PgError
 		switch {
 		case err == nil || ctx.Err() != nil || n == attempts:
-		case errors.As(err, &pe) && pe.Code == codeNotSupported:
-			s.reread.dropLocked()
+		case errors.As(err, &pe) && (pe.Code == codeNotSupported || pe.Code == codeUndefinedTable || pe.Code == codeUndefinedColumn):
+			// The statement was prepared for the table as it was, perhaps under another
+			// name. Preparing looks it up by OID and decides.
+			if statement, ok := s.reread.statements[rereadKey{rel, fmt.Sprint(cols)}]; ok {
+				delete(s.reread.statements, rereadKey{rel, fmt.Sprint(cols)})
+				_ = s.reread.conn.PgConn().Deallocate(ctx, statement.name) // at worst it goes with the connection
+			}
 			continue
 		case s.reread.conn != nil && s.reread.conn.IsClosed():
 			s.reread.dropLocked()
@@ -170,9 +175,6 @@ func (s *Source) rereadLocked(ctx context.Context, rel *cdc.Relation, params [][
 		}
 	}
 	if _, err := result.Close(); err != nil {
-		if state := sqlState(err); state == codeUndefinedColumn || state == codeUndefinedTable {
-			delete(r.statements, id)
-		}
 		return Reread{}, err
 	}
 	if readErr != nil {

@@ -41,12 +41,13 @@ type Snapshot struct {
 	tables []*snapshotTable
 	plan   *plan
 
-	ctx    context.Context // of the workers; its cause is why the snapshot failed
-	cancel context.CancelCauseFunc
-	chunks chan chunk  // closed when the workers are gone
-	free   chan []byte // buffers to be used again
-	budget *semaphore.Weighted
-	wait   sync.WaitGroup // everything the snapshot started
+	workers int
+	ctx     context.Context // of the workers; its cause is why the snapshot failed
+	cancel  context.CancelCauseFunc
+	chunks  chan chunk  // closed when the workers are gone
+	free    chan []byte // buffers to be used again
+	budget  *semaphore.Weighted
+	wait    sync.WaitGroup // everything the snapshot started
 
 	// Next's own.
 	incoming chunk
@@ -88,31 +89,36 @@ func (s *Source) Snapshot(ctx context.Context, tables []cdc.Table, workers int) 
 		ex.close()
 		return nil, fmt.Errorf("snapshot of %s: %w", s.target, err)
 	}
+	sn := newSnapshot(s, ex, planned, workers)
+	sn.start()
+	s.log.Info("snapshot began", "lsn", ex.lsn, "tables", len(tables), "workers", sn.workers)
+	return sn, nil
+}
+
+func newSnapshot(s *Source, ex *exporter, tables []*snapshotTable, workers int) *Snapshot {
 	workers = min(max(workers, 1), maxWorkers)
 	sn := &Snapshot{
-		source: s, export: ex, tables: planned, plan: &plan{tables: planned},
+		source: s, export: ex, tables: tables, plan: &plan{tables: tables}, workers: workers,
 		chunks: make(chan chunk, workers*chunksPerWorker),
 		free:   make(chan []byte, workers*(chunksPerWorker+1)),
 		budget: semaphore.NewWeighted(chunkBudget),
 		tx:     cdc.Tx{XID: ex.xid, Final: ex.lsn, CommitTime: ex.began},
 	}
+	// The snapshot outlives the context that began it: Close ends it.
+	sn.ctx, sn.cancel = context.WithCancelCause(context.Background())
 	widest := 0
-	for _, t := range planned {
+	for _, t := range tables {
 		sn.seq.tables = append(sn.seq.tables, sequenceTable{pieces: t.pieces})
 		widest = max(widest, len(t.rel.Columns))
 	}
 	sn.values = make([]cdc.Value, widest)
-	sn.start(workers)
-	s.log.Info("snapshot began", "lsn", ex.lsn, "tables", len(tables), "workers", workers)
-	return sn, nil
+	return sn
 }
 
-// start runs the workers and the watch over the exporter. The snapshot outlives
-// the context that began it: Close ends it.
-func (sn *Snapshot) start(workers int) {
-	sn.ctx, sn.cancel = context.WithCancelCause(context.Background())
+// start runs the workers and the watch over the exporter.
+func (sn *Snapshot) start() {
 	var copying sync.WaitGroup
-	for range workers {
+	for range sn.workers {
 		copying.Go(func() {
 			if err := sn.work(sn.ctx); err != nil {
 				sn.cancel(err)

@@ -463,6 +463,76 @@ func TestCase145PartitionsFiltersLists(t *testing.T) {
 	equalRows(t, copyAll(t, s, 4), sorted(want))
 }
 
+// A connection that breaks before a row of its piece has left is replaced; one
+// that breaks behind it ends the snapshot, because its rows could come twice.
+func TestCase146WorkerConnectionLost(t *testing.T) {
+	db := cdctest.Database(t)
+	s := openOps(t, db, nil, "CREATE TABLE t(id int PRIMARY KEY, pad text)", "INSERT INTO t SELECT g, repeat('x', 900) FROM generate_series(1, 60000) g")
+	tables := mustPublish(t, s)
+	t.Run("before", func(t *testing.T) {
+		ex, err := s.openExporter(t.Context(), tables)
+		if err != nil {
+			t.Fatal(err)
+		}
+		planned, err := s.planSnapshot(t.Context(), tables)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sn := newSnapshot(s, ex, planned, 1)
+		w := &worker{sn: sn, ctx: t.Context()}
+		if err := w.connect(); err != nil {
+			t.Fatal(err)
+		}
+		lost := w.conn.PID()
+		db.Exec(t, fmt.Sprintf("SELECT pg_terminate_backend(%d, 30000)", lost))
+		rows := make(chan int)
+		go func() {
+			n := 0
+			for c := range sn.chunks {
+				n += c.rows
+				sn.recycle(&c)
+			}
+			rows <- n
+		}()
+		for {
+			p, ok := sn.plan.next()
+			if !ok {
+				break
+			}
+			if err := w.copy(t.Context(), p); err != nil {
+				t.Error(err)
+				break
+			}
+		}
+		if w.conn.PID() == lost {
+			t.Error("the worker still has the lost connection")
+		}
+		w.close()
+		close(sn.chunks)
+		if n := <-rows; n != 60000 {
+			t.Errorf("got %d rows, want 60000", n)
+		}
+		ex.close()
+	})
+	t.Run("behind", func(t *testing.T) {
+		sn := begin(t, s, 1)
+		if _, err := sn.Next(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		db.Exec(t, fmt.Sprintf(`SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity WHERE datname = '%s' AND query LIKE 'COPY (SELECT%%'`, db.Name))
+		var err error
+		for err == nil {
+			_, err = sn.Next(t.Context())
+		}
+		if errors.Is(err, io.EOF) || !strings.Contains(err.Error(), "copy public.t") {
+			t.Fatalf("got %v, want the worker's loss", err)
+		}
+		if err := sn.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // Case 161: what the role may not read is said before anything begins.
 func TestCase161ReadingRights(t *testing.T) {
 	db := cdctest.Database(t)
