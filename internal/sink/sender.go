@@ -82,6 +82,9 @@ func (w *Writer) next() (j job, s *set, wait time.Duration) {
 	case len(w.flight) >= w.cfg.InFlight:
 		return jobWait, nil, wait
 	case len(w.queue) > 0:
+		if w.unprovenLocked(w.queue[0]) {
+			return jobWait, nil, wait // an answer wakes the sender
+		}
 		s = w.queue[0]
 		w.queue = slices.Delete(w.queue, 0, 1)
 	case w.slot != nil && len(w.flight) == 0:
@@ -96,8 +99,35 @@ func (w *Writer) next() (j job, s *set, wait time.Duration) {
 	}
 	s.left = len(s.batches)
 	s.sent = time.Now()
+	for _, b := range s.batches {
+		b.target.unacked++
+	}
 	w.flight = append(w.flight, s)
 	return jobSend, s, 0
+}
+
+// provenFor is how long after an acknowledgement a partition is believed to know
+// this producer's sequence. Brokers forget after producer.id.expiration.ms, a day
+// unless configured otherwise.
+const provenFor = 10 * time.Minute
+
+// unprovenLocked says that a batch of s must not follow one that is in flight. A
+// broker that knows no sequence of this producer in the partition takes any for
+// the first: if it refused the batch in flight and took the one behind it, the
+// partition would no longer be a prefix of its share of the stream, and its last
+// stamp would lie. So the first batch of a partition, and the first after a long
+// pause, travels alone.
+func (w *Writer) unprovenLocked(s *set) bool {
+	if len(w.flight) == 0 {
+		return false
+	}
+	now := time.Now()
+	for _, b := range s.batches {
+		if t := b.target; t.unacked > 0 && now.Sub(t.proven) > provenFor {
+			return true
+		}
+	}
+	return false
 }
 
 // pack compresses the batches of a set, on as many cores as there are.
@@ -254,6 +284,7 @@ func (w *Writer) troubleLocked(err error) {
 
 // answered takes the answer to a request, or why there is none, from a pipe.
 func (w *Writer) answered(req *request, res []produced, err error) {
+	now := time.Now()
 	w.mu.Lock()
 	w.unanswered--
 	var fatal error
@@ -265,6 +296,8 @@ func (w *Writer) answered(req *request, res []produced, err error) {
 		switch code := kafka.Error(res[i].code); code {
 		case 0, codeDuplicateSequence:
 			b.acked = true
+			b.target.unacked--
+			b.target.proven = now
 			req.set.left--
 			w.troubled, w.tries = time.Time{}, 0
 		default:

@@ -197,6 +197,10 @@ type Target struct {
 
 	sequence int32 // of the next batch; of the sender, as is leader
 	leader   int32 // -1: to be asked for
+
+	// Guarded by Writer.mu.
+	unacked int       // batches in flight
+	proven  time.Time // when a batch was last acknowledged; zero: never under this owner
 }
 
 // Partition is the partition appended to.
