@@ -26,7 +26,7 @@ func connectCodec(col *cdc.Column, enc codec) codec {
 	case oidChar, oidName, oidText, oidBpchar, oidVarchar, oidJSON, oidJSONB, oidXML:
 		return appendConnectString
 	}
-	if r.Kind == cdc.KindEnum || r.Kind == cdc.KindBase && (r.Name == "citext" || r.Name == "ltree") {
+	if r.Kind == cdc.KindEnum || r.extension("citext") || r.extension("ltree") {
 		return appendConnectString
 	}
 	return enc

@@ -1,7 +1,6 @@
 package format
 
 import (
-	"encoding/base64"
 	"strconv"
 
 	"cdc/internal/cdc"
@@ -182,91 +181,3 @@ func appendMicroDuration(dst, s []byte) ([]byte, error) {
 	}
 	return strconv.AppendInt(dst, v.total(), 10), nil
 }
-
-// compileFallbacks prepares what stands in for a value that is not there: the
-// constant default for NULL (Connect's replace.null.with.default), the default or
-// a zero of the type for what a partial `before` does not know, the placeholder.
-// A default that cannot be said (a numeric NaN) is none.
-func (f *Format) compileFallbacks(c *column, col *cdc.Column) {
-	r := resolve(typeOf(col), col.Mod)
-	if f.opts.Toast == "placeholder" {
-		c.placeholder = placeholder(r)
-	}
-	if col.Default != nil {
-		if def, err := c.encode(nil, []byte(*col.Default)); err == nil {
-			c.null, c.missing = def, def
-			return
-		}
-	}
-	c.missing = c.null
-	if col.NotNull {
-		c.missing = zero(r)
-	}
-}
-
-// zero is what Debezium writes for a value of a NOT NULL column that it does not know.
-func zero(r resolved) []byte {
-	if r.isArray() || r.Name == "vector" || r.Name == "halfvec" {
-		return []byte("[]")
-	}
-	switch r.OID {
-	case oidBool:
-		return []byte("false")
-	case oidInt2, oidInt4, oidInt8, oidOID, oidDate, oidTime, oidTimestamp, oidInterval:
-		return []byte("0")
-	case oidFloat4, oidFloat8:
-		return []byte("0.0")
-	case oidNumeric:
-		if r.mod < 4 {
-			return []byte(`{"scale":0,"value":"AA=="}`)
-		}
-		return []byte(`"AA=="`)
-	case oidMoney:
-		return []byte(`"AA=="`)
-	case oidBit, oidVarbit:
-		if r.mod == 1 {
-			return []byte("false")
-		}
-	case oidTimetz:
-		return []byte(`"00:00:00Z"`)
-	case oidTimestamptz:
-		return []byte(`"1970-01-01T00:00:00Z"`)
-	case oidPoint:
-		p, _ := appendPoint(nil, []byte("(0,0)"))
-		return p
-	}
-	if r.Name == "hstore" {
-		return []byte(`"{}"`)
-	}
-	return []byte(`""`)
-}
-
-// placeholder is what Debezium writes for a value that the stream left out.
-func placeholder(r resolved) []byte {
-	if r.OID == oidBytea {
-		return quoted(base64.StdEncoding.EncodeToString([]byte(unavailable)))
-	}
-	if !r.isArray() {
-		return quoted(unavailable)
-	}
-	switch r.Elem.OID {
-	case oidBytea:
-		return inBrackets(quoted(base64.StdEncoding.EncodeToString([]byte(unavailable))))
-	case oidInt4, oidInt8, oidDate:
-		var list []byte
-		for i, b := range []byte(unavailable) {
-			if i > 0 {
-				list = append(list, ',')
-			}
-			list = strconv.AppendInt(list, int64(b), 10)
-		}
-		return inBrackets(list)
-	case oidUUID:
-		return inBrackets(quoted(unavailableUUID))
-	}
-	return inBrackets(quoted(unavailable))
-}
-
-func quoted(s string) []byte { return []byte(`"` + s + `"`) }
-
-func inBrackets(b []byte) []byte { return append(append([]byte{'['}, b...), ']') }

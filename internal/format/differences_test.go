@@ -187,6 +187,14 @@ func TestDifferenceTruncate(t *testing.T) {
 	}
 }
 
+// Debezium cannot evaluate an expression and takes a zero for the default, which
+// Connect then writes in place of NULL.
+func TestDifferenceExpressionDefault(t *testing.T) {
+	rows, _ := streamed(t, format.Options{}, source.Config{}, `CREATE TABLE t (id int PRIMARY KEY, at timestamptz DEFAULT now(), c int DEFAULT 3);`,
+		"INSERT INTO t VALUES (1, NULL, NULL);")
+	checkValues(t, rows, `{"id":1,"at":null,"c":3}`)
+}
+
 // A double has 53 bits: beyond 285 years Debezium's arithmetic loses microseconds.
 func TestDifferenceIntervalPrecision(t *testing.T) {
 	rows, _ := streamed(t, format.Options{}, source.Config{}, "CREATE TABLE t (id int PRIMARY KEY, i interval);", "INSERT INTO t VALUES (1, '1000 years 00:00:00.000001');")

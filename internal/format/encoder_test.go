@@ -419,6 +419,46 @@ func TestConnectDecimal(t *testing.T) { // BigDecimal.toString
 	}
 }
 
+// What Debezium makes of defaults and NOT NULL where a value is not there.
+func TestFallbacks(t *testing.T) {
+	text := func(s string) *string { return &s }
+	tests := []struct {
+		name          string
+		col           cdc.Column
+		null, missing string
+	}{
+		{"nullable", cdc.Column{Type: typeInt4}, "null", "null"},
+		{"not null", cdc.Column{Type: typeInt4, NotNull: true}, "null", "0"},
+		{"constant", cdc.Column{Type: typeInt4, Default: text("5")}, "5", "5"},
+		{"constant numeric", cdc.Column{Type: typeNumeric, Mod: mod(5, 2), Default: text("1.10")}, `"bg=="`, `"bg=="`},
+		{"a struct is no default", cdc.Column{Type: typeNumeric, Mod: -1, Default: text("1"), NotNull: true}, "null", `{"scale":0,"value":"AA=="}`},
+		{"bpchar is not padded", cdc.Column{Type: base(oidBpchar, "bpchar"), Mod: 9, Default: text("ab   ")}, `"ab"`, `"ab"`},
+		{"enum", cdc.Column{Type: typeEnum, Default: text("red")}, `"red"`, `"red"`},
+		{"bytea has none", cdc.Column{Type: typeBytea, Default: text(`\x01`)}, "null", "null"},
+		{"array has none", cdc.Column{Type: arrayOf(typeInt4), Default: text(`{1}`), NotNull: true}, "null", "[]"},
+		{"domain has none", cdc.Column{Type: domainOver(typeInt4, -1), Mod: -1, Default: text("5")}, "null", "null"},
+		{"default that cannot be said", cdc.Column{Type: typeNumeric, Mod: mod(5, 2), Default: text("NaN")}, "null", "null"},
+		{"expression", cdc.Column{Type: typeTimestamptz, Mod: -1, DefaultExpr: true}, "null", `"1970-01-01T00:00:00.000000Z"`},
+		{"expression, not null", cdc.Column{Type: base(oidUUID, "uuid"), DefaultExpr: true, NotNull: true}, "null", `"00000000-0000-0000-0000-000000000000"`},
+		{"timestamptz not null", cdc.Column{Type: typeTimestamptz, Mod: -1, NotNull: true}, "null", `"1970-01-01T00:00:00Z"`},
+		{"timetz not null", cdc.Column{Type: typeTimetz, Mod: -1, NotNull: true}, "null", `"00:00:00Z"`},
+		{"point not null", cdc.Column{Type: typePoint, NotNull: true}, "null", `{"x":0.0,"y":0.0,"wkb":"AQEAAAAAAAAAAAAAAAAAAAAAAAAA","srid":null}`},
+		{"hstore not null", cdc.Column{Type: typeHstore, NotNull: true}, "null", `"{}"`},
+		{"bits not null", cdc.Column{Type: typeBit, Mod: 1, NotNull: true}, "null", "false"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var c column
+			if err := testFormat(t, Options{Format: DebeziumJSON}).compileColumn(&c, &tt.col); err != nil {
+				t.Fatal(err)
+			}
+			if string(c.null) != tt.null || string(c.missing) != tt.missing {
+				t.Errorf("got NULL %s, missing %s; want %s, %s", c.null, c.missing, tt.null, tt.missing)
+			}
+		})
+	}
+}
+
 func TestPlaceholders(t *testing.T) {
 	bytesOf := func(s string) string {
 		var n []string

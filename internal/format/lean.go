@@ -57,7 +57,7 @@ func (f *Format) leanType(t *cdc.Type, mod int32, depth int) (codec, error) {
 		return arrayCodec(r.Elem.Delim, elem), nil
 	case r.Kind == cdc.KindComposite && len(r.Fields) > 0:
 		return f.leanComposite(r.Fields, depth)
-	case r.Name == "hstore":
+	case r.extension("hstore"):
 		return (&hstore{}).append, nil
 	}
 	return f.text(), nil

@@ -84,6 +84,12 @@ func (r resolved) isArray() bool {
 	return r.Kind == cdc.KindArray && r.Elem != nil && r.OID != oidInt2Vector && r.OID != oidOIDVector
 }
 
+// extension says that this is the base type of an extension. Its OID differs from
+// database to database, its schema is chosen by who installs it.
+func (r resolved) extension(name string) bool {
+	return r.Kind == cdc.KindBase && r.Name == name
+}
+
 // precision is the number of fractional digits of a time type, 6 unless declared.
 func (r resolved) precision() int {
 	if r.mod < 0 || r.mod > 6 {
