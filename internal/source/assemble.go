@@ -79,7 +79,7 @@ func (a *assembler) message(ctx context.Context, x pgoutput.XLogData) (*cdc.Even
 	}
 	tag, err := a.dec.Decode(x.Data)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
 	switch tag {
 	case pgoutput.TagInsert, pgoutput.TagUpdate, pgoutput.TagDelete:

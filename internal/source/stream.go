@@ -73,8 +73,12 @@ var errNotNow = errors.New("replication stream left as it is")
 
 func (st *Stream) next(ctx context.Context) (*cdc.Event, error) {
 	if st.asm.pending() {
-		if ev, err := st.asm.nextTruncated(ctx); ev != nil || err != nil {
-			return ev, err
+		ev, err := st.asm.nextTruncated(ctx)
+		if err != nil {
+			return nil, st.messageError(err, st.asm.change.LSN)
+		}
+		if ev != nil {
+			return ev, nil
 		}
 	}
 	for {
@@ -109,13 +113,13 @@ func (st *Stream) next(ctx context.Context) (*cdc.Event, error) {
 // copyData takes one message of the stream; the event is nil where it makes none.
 func (st *Stream) copyData(ctx context.Context, b []byte) (*cdc.Event, error) {
 	if len(b) == 0 {
-		return nil, fmt.Errorf("%w: empty message", ErrProtocol)
+		return nil, st.messageError(fmt.Errorf("%w: empty CopyData message", ErrProtocol), 0)
 	}
 	switch b[0] {
 	case pgoutput.TagXLogData:
 		x, err := pgoutput.ParseXLogData(b)
 		if err != nil {
-			return nil, err
+			return nil, st.messageError(fmt.Errorf("%w: %w", ErrProtocol, err), 0)
 		}
 		ev, err := st.asm.message(ctx, x)
 		if err != nil {
@@ -125,24 +129,30 @@ func (st *Stream) copyData(ctx context.Context, b []byte) (*cdc.Event, error) {
 	case pgoutput.TagKeepalive:
 		k, err := pgoutput.ParseKeepalive(b)
 		if err != nil {
-			return nil, err
+			return nil, st.messageError(fmt.Errorf("%w: %w", ErrProtocol, err), 0)
 		}
 		st.status.owed = st.status.owed || k.Reply
 		ev := st.asm.keepalive(k.End, k.Reply)
 		st.serverEnd.Store(max(st.serverEnd.Load(), uint64(k.End)))
 		return ev, nil
 	}
-	return nil, fmt.Errorf("%w: unknown CopyData message %q", ErrProtocol, b[0])
+	return nil, st.messageError(fmt.Errorf("%w: unknown CopyData message %q", ErrProtocol, b[0]), 0)
 }
 
-// messageError names where in the stream a message could not be taken.
+// messageError names where in the stream a message could not be taken. One that
+// violates the protocol would come again the same way.
 func (st *Stream) messageError(err error, at cdc.LSN) error {
-	if errors.Is(err, pgoutput.ErrTwoPhase) {
+	const format = "message of slot %q at %s, after %s: %w"
+	switch {
+	case errors.Is(err, pgoutput.ErrTwoPhase):
 		return cdc.Terminal("slot-two-phase",
 			"The slot was created with two_phase, which delivers data before it is committed: make a slot without it.",
-			"message of slot %q at %s, after %s: %w", st.source.cfg.Slot, at, st.asm.seen, err)
+			format, st.source.cfg.Slot, at, st.asm.seen, err)
+	case errors.Is(err, ErrProtocol):
+		return cdc.Terminal("protocol", "Nothing was skipped. Look for a newer version of cdc if the server is new; otherwise report this.",
+			format, st.source.cfg.Slot, at, st.asm.seen, err)
 	}
-	return fmt.Errorf("message of slot %q at %s, after %s: %w", st.source.cfg.Slot, at, st.asm.seen, err)
+	return fmt.Errorf(format, st.source.cfg.Slot, at, st.asm.seen, err)
 }
 
 // other takes what is not CopyData. pgproto3 hands out an ErrorResponse as a
