@@ -260,6 +260,35 @@ func TestOriginDoesNotLeak(t *testing.T) {
 	}
 }
 
+// The headers of the lean format are those of the row's own transaction, though
+// they are kept from row to row.
+func TestHeadersFollowTransaction(t *testing.T) {
+	e, err := testFormat(t, Options{Format: JSON}).Compile(people(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	edits := []struct {
+		edit func(*cdc.Tx)
+		want string
+	}{
+		{func(*cdc.Tx) {}, "lsn=16/B374D848 seq=0 tx=555 ts=2019-05-28T08:58:24.863123Z"},
+		{func(tx *cdc.Tx) { tx.Final = 8 }, "lsn=0/8 seq=0 tx=555 ts=2019-05-28T08:58:24.863123Z"},
+		{func(tx *cdc.Tx) { tx.XID = 7 }, "lsn=16/B374D848 seq=0 tx=7 ts=2019-05-28T08:58:24.863123Z"},
+		{func(*cdc.Tx) {}, "lsn=16/B374D848 seq=0 tx=555 ts=2019-05-28T08:58:24.863123Z"},
+		{func(tx *cdc.Tx) { tx.CommitTime = 0 }, "lsn=16/B374D848 seq=0 tx=555 ts=1970-01-01T00:00:00.000000Z"},
+	}
+	for i, tt := range edits {
+		tx, out := testTx(), &capture{}
+		tt.edit(tx)
+		if err := e.Encode(&cdc.Change{Op: cdc.OpInsert, Tx: tx, New: row("1", "a", null, "7")}, out); err != nil {
+			t.Fatal(err)
+		}
+		if got := out.lines()[0]; !strings.HasSuffix(got, "op=c "+tt.want) {
+			t.Errorf("row %d\n got %s\nwant … %s", i, got, tt.want)
+		}
+	}
+}
+
 func TestTombstone(t *testing.T) {
 	tests := []struct {
 		name, format string
