@@ -284,3 +284,62 @@ func TestCompactHeedsContext(t *testing.T) {
 		t.Errorf("the next compaction: %v", err)
 	}
 }
+
+// Compaction under load, killed: of each key the newest acknowledged version, or
+// a later one that was never acknowledged, is there.
+func TestCompactKilledUnderLoad(t *testing.T) {
+	const partitions, keys, rounds, kills = 8, 40, 3, 5
+	dir := t.TempDir()
+	acked := make(map[string]int)
+	version := 0
+	for kill := range kills {
+		c := startChild(t, dir, childCompact+"=1")
+		if kill == 0 {
+			createTopic(t, c.addr, "rows", partitions, state)
+		}
+		ctx, cancel := context.WithCancel(within(t))
+		warm, killed := make(chan struct{}), make(chan struct{})
+		cl := client(t, c.addr)
+		go func() {
+			defer close(killed)
+			select {
+			case <-warm:
+			case <-ctx.Done():
+			}
+			// Each kill at another point of a compaction or behind it.
+			waitForFile(t, filepath.Join(dir, "compaction-running"))
+			time.Sleep(time.Duration(kill) * 40 * time.Millisecond)
+			c.kill()
+			cancel()
+			cl.Close() // a canceled context alone leaves a batch under way waiting
+		}()
+		for round := 0; ctx.Err() == nil; round++ {
+			if round == rounds {
+				close(warm)
+			}
+			var batch []*kgo.Record
+			for k := range keys {
+				version++
+				batch = append(batch, &kgo.Record{Topic: "rows", Partition: int32(k % partitions), Key: fmt.Append(nil, k), Value: fmt.Append(nil, version)})
+			}
+			for _, r := range cl.ProduceSync(ctx, batch...) {
+				if r.Err == nil {
+					var v int
+					fmt.Sscan(string(r.Record.Value), &v)
+					acked[string(r.Record.Key)] = v
+				}
+			}
+		}
+		<-killed
+		b := start(t, dir)
+		got, _ := fold(t, b.Addr(), "rows", partitions)
+		b.Close()
+		for key, want := range acked {
+			var v int
+			if fmt.Sscan(got[key], &v); v < want {
+				t.Fatalf("kill %d: key %s has version %q, acknowledged was %d", kill, key, got[key], want)
+			}
+		}
+	}
+	t.Logf("%d versions written", version)
+}

@@ -44,6 +44,7 @@ func beChild(dir string) {
 			fmt.Println("error:", err)
 			os.Exit(1)
 		}
+		time.Sleep(20 * time.Millisecond) // clients get their turn
 	}
 	select {}
 }
