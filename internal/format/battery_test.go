@@ -3,7 +3,6 @@ package format_test
 import (
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -94,17 +93,14 @@ func (b battery) compare(t *testing.T, name string, snapshot, stream *topics) {
 	}
 }
 
-var afterImage = regexp.MustCompile(`(?s)"after":(.*),"source":\{"version"`)
-
-// rowOf is the row inside a value.
+// rowOf is the row inside a value. The values of the battery are large: no
+// regular expression here.
 func rowOf(name, value string) string {
-	if name == format.JSON {
+	from, to := strings.Index(value, `"after":`), strings.LastIndex(value, `,"source":{"version"`)
+	if name == format.JSON || from < 0 || to < from {
 		return value
 	}
-	if m := afterImage.FindStringSubmatch(value); m != nil {
-		return m[1]
-	}
-	return value
+	return value[from+len(`"after":`) : to]
 }
 
 func TestCase027Numerics(t *testing.T) {
@@ -177,7 +173,7 @@ func TestCase032Text(t *testing.T) {
 func TestCase033Bytea(t *testing.T) {
 	battery{
 		columns: "b bytea, a bytea[]",
-		rows:    []string{`'\x', '{}'`, `'\x00ff', '{"\\x00ff",NULL,"\\x"}'`, `decode(repeat('ab', 5000000), 'hex'), null`},
+		rows:    []string{`'\x', '{}'`, `'\x00ff', '{"\\x00ff",NULL,"\\x"}'`, `decode(repeat('ab', 1000000), 'hex'), null`},
 		want:    []string{`"b":"","a":[]`, `"b":"AP8=","a":["AP8=",null,""]`, ""},
 	}.run(t)
 }
