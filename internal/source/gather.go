@@ -93,7 +93,7 @@ func (s *socket) Read(p []byte) (int, error) {
 			s.heard(n)
 			return n, err
 		}
-		s.rate = rate{} // a whole gatherWait without a byte: no longer under load
+		// A whole gatherWait without a byte: wait for the first one as if idle.
 	}
 	s.gather.relax()
 	if s.armed != s.due {
@@ -157,12 +157,14 @@ func (r *rate) decay(now time.Time) {
 	r.bytes -= r.bytes * int64(passed) / int64(gatherMemory*gatherWait)
 }
 
-// want is how many bytes should arrive in one gatherWait, 0 for a trickle.
+// want is how many bytes a read should wait for, 0 for a trickle: twice what a
+// gatherWait brings, so that a steady load is read once in that time and only a
+// surge wakes the reader early.
 func (r *rate) want(now time.Time) int {
 	r.decay(now)
 	n := r.bytes / gatherMemory
 	if n < gatherLeast {
 		return 0
 	}
-	return int(min(n, gatherMost))
+	return int(min(2*n, gatherMost))
 }
