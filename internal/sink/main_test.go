@@ -12,13 +12,13 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"go.uber.org/goleak"
 
 	"cdc/internal/cdc"
+	"cdc/internal/cdctest"
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/klauspost/compress/zstd.(*blockDec).startDecoder"))
+	cdctest.Main(m) // with goleak
 }
 
 // testTimeout ends a test that waits for something that never comes.

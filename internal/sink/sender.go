@@ -48,6 +48,10 @@ func (w *Writer) run(ctx context.Context) {
 		case jobSend:
 			w.pack(s)
 			w.seal(s)
+			if w.cfg.Discard {
+				w.discard(s)
+				continue
+			}
 			w.transmit(ctx, s, s.batches)
 		case jobResend:
 			w.resend(ctx)
@@ -190,6 +194,14 @@ func (w *Writer) transmit(ctx context.Context, s *set, batches []*batch) {
 		p.send(&request{set: s, batches: batches[:n:n]})
 		batches = batches[n:]
 	}
+}
+
+// discard takes a set for acknowledged that was never sent.
+func (w *Writer) discard(s *set) {
+	w.mu.Lock()
+	s.left = 0
+	w.advanceLocked()
+	w.mu.Unlock()
 }
 
 // lead fills in the leaders that are not known.

@@ -40,6 +40,9 @@ type WriterConfig struct {
 	// RetryDeadline is how long batches are sent again without one being
 	// acknowledged before the Writer fails. Default 2m.
 	RetryDeadline time.Duration
+	// Discard drops sealed batches instead of sending them, and calls them
+	// acknowledged: what is appended is lost. For measuring everything else.
+	Discard bool
 	// Hook, where set, is called at the Hook… points. For crash tests.
 	Hook func(point string)
 }
