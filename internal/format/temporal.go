@@ -247,22 +247,23 @@ func appendISODate(dst []byte, d date) []byte {
 	}
 	dst = appendPadded(dst, y, 4)
 	dst = append(dst, '-')
-	dst = appendPadded(dst, d.month, 2)
+	dst = appendTwo(dst, d.month)
 	dst = append(dst, '-')
-	return appendPadded(dst, d.day, 2)
+	return appendTwo(dst, d.day)
 }
 
-// appendPadded appends v with at least width digits.
+// appendTwo appends 0 <= v < 100 with two digits.
+func appendTwo(dst []byte, v int) []byte {
+	return append(dst, byte('0'+v/10), byte('0'+v%10))
+}
+
+// appendPadded appends v >= 0 with at least width digits, width being at most 7.
 func appendPadded(dst []byte, v, width int) []byte {
-	for limit := 10; width > 1; width-- {
-		pad := 1
-		for range width - 1 {
-			pad *= limit
-		}
-		if v >= pad {
+	for pad, n := 10, 1; n < width; pad, n = pad*10, n+1 {
+		if v < pad {
+			dst = append(dst, "000000"[:width-n]...)
 			break
 		}
-		dst = append(dst, '0')
 	}
 	return strconv.AppendInt(dst, int64(v), 10)
 }
@@ -274,11 +275,11 @@ const shortFraction = -1
 // as there are.
 func appendClock(dst []byte, micros int64, digits int) []byte {
 	seconds := int(micros / microsPerSecond)
-	dst = appendPadded(dst, seconds/3600, 2)
+	dst = appendTwo(dst, seconds/3600)
 	dst = append(dst, ':')
-	dst = appendPadded(dst, seconds/60%60, 2)
+	dst = appendTwo(dst, seconds/60%60)
 	dst = append(dst, ':')
-	dst = appendPadded(dst, seconds%60, 2)
+	dst = appendTwo(dst, seconds%60)
 	rest := int(micros % microsPerSecond)
 	if digits == 0 || digits == shortFraction && rest == 0 {
 		return dst
