@@ -37,6 +37,8 @@ type Config struct {
 	Rebuild func() bool
 	Rebuilt func() error
 
+	GuardEvery time.Duration // how often topics are looked at; default compaction.DefaultGuardInterval
+
 	Logger *slog.Logger
 	// Hook, where set, is called at named points of a life, so that tests can
 	// kill the process there.
@@ -78,8 +80,6 @@ const (
 	// backoffMin and backoffMax bound the wait between two lives.
 	backoffMin = 500 * time.Millisecond
 	backoffMax = 30 * time.Second
-	// healthyAfter is how long a life must stream for the backoff to start anew.
-	healthyAfter = time.Minute
 	// monitorEvery is how often slot, publication and topics are looked at.
 	monitorEvery = 10 * time.Second
 	// stalledAfter is how long buffered records may go without any acknowledgement

@@ -50,6 +50,7 @@ func (r *rig) slotSQL(format string) string { return fmt.Sprintf(format, r.cfg.N
 
 // 7, 152: somebody else consumed the slot while the service was down.
 func TestCase007SlotAdvanced(t *testing.T) {
+	t.Parallel()
 	r := streamed(t)
 	r.db.Exec(t, `INSERT INTO t VALUES (4, 'lost')`, r.slotSQL(`SELECT pg_replication_slot_advance('%s', pg_current_wal_lsn())`))
 	before := len(cdctest.Read(t, r.k.Brokers, r.topic("t")))
@@ -70,6 +71,7 @@ func TestCase007SlotAdvanced(t *testing.T) {
 }
 
 func TestG6SlotMissing(t *testing.T) {
+	t.Parallel()
 	r := streamed(t)
 	r.db.Exec(t, r.slotSQL(`SELECT pg_drop_replication_slot('%s')`), `DELETE FROM t WHERE id = 2`)
 	r.start().fails("slot-missing")
@@ -83,6 +85,7 @@ func TestG6SlotMissing(t *testing.T) {
 
 // 8: the progress record is ahead of the server (a backup was restored).
 func TestCase008ProgressAheadOfServer(t *testing.T) {
+	t.Parallel()
 	r := streamed(t)
 	p := r.newestProgress()
 	p.End += 1 << 40
@@ -92,6 +95,7 @@ func TestCase008ProgressAheadOfServer(t *testing.T) {
 
 // 126: the progress topic is gone while the slot is there.
 func TestCase126ProgressTopicDeleted(t *testing.T) {
+	t.Parallel()
 	r := streamed(t)
 	cl := r.k.Client(t)
 	if _, err := kadm.NewClient(cl).DeleteTopics(t.Context(), r.cfg.Progress); err != nil {
@@ -102,6 +106,7 @@ func TestCase126ProgressTopicDeleted(t *testing.T) {
 
 // 127: a progress record of an unknown version, and one that is no JSON.
 func TestCase127ProgressUnreadable(t *testing.T) {
+	t.Parallel()
 	r := streamed(t)
 	p := r.newestProgress()
 	p.Format = 99
@@ -113,6 +118,7 @@ func TestCase127ProgressUnreadable(t *testing.T) {
 
 // 188: a record without a position at the end of a state topic.
 func TestCase188ForeignRecord(t *testing.T) {
+	t.Parallel()
 	r := streamed(t)
 	for p := range int32(r.cfg.Partitions) {
 		r.produce(r.topic("t"), p, `{"id":99}`, `{}`)
@@ -127,6 +133,7 @@ func TestCase188ForeignRecord(t *testing.T) {
 // 189: a pipeline that was dropped and made anew over its old topics believes
 // none of their positions.
 func TestCase189MadeAnewOverOldTopics(t *testing.T) {
+	t.Parallel()
 	r := streamed(t)
 	r.db.Exec(t, `DELETE FROM t WHERE id = 2`)
 	if err := pipeline.Drop(t.Context(), r.cfg); err != nil {
@@ -145,7 +152,8 @@ func TestCase189MadeAnewOverOldTopics(t *testing.T) {
 }
 
 func TestG4PolicyChangedWhileRunning(t *testing.T) {
-	r := newRig(t)
+	t.Parallel()
+	r := newRig(t, func(c *pipeline.Config) { c.GuardEvery = 100 * time.Millisecond })
 	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, v text)`)
 	run := r.start()
 	run.waitState(cdc.StateStreaming)
@@ -160,6 +168,7 @@ func ptr[T any](v T) *T { return &v }
 
 // 87: the partition count was raised: keys would move, old values stay for ever.
 func TestCase087PartitionsAdded(t *testing.T) {
+	t.Parallel()
 	r := streamed(t)
 	if _, err := kadm.NewClient(r.k.Client(t)).CreatePartitions(t.Context(), 2, r.topic("t")); err != nil {
 		t.Fatal(err)
@@ -170,6 +179,7 @@ func TestCase087PartitionsAdded(t *testing.T) {
 
 // 128: two instances of one pipeline: the second waits and never fences the first.
 func TestCase128SecondInstanceWaits(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, v text)`)
 	first := r.start()
@@ -192,6 +202,7 @@ func TestCase128SecondInstanceWaits(t *testing.T) {
 
 // 121: SIGTERM's path: what is read is acknowledged, recorded and confirmed.
 func TestCase121StopsInOrder(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, v text)`)
 	run := r.start()
@@ -215,6 +226,7 @@ func TestCase121StopsInOrder(t *testing.T) {
 }
 
 func TestSnapshotOnlyIsDone(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *pipeline.Config) { c.Snapshot = pipeline.SnapshotOnly })
 	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, v text)`, `INSERT INTO t SELECT i, 'x' FROM generate_series(1, 100) i`)
 	run := r.start()
@@ -229,6 +241,7 @@ func TestSnapshotOnlyIsDone(t *testing.T) {
 }
 
 func TestSnapshotNever(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *pipeline.Config) { c.Snapshot = pipeline.SnapshotNever })
 	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, v text)`, `INSERT INTO t VALUES (1, 'before')`)
 	run := r.start()
@@ -243,12 +256,14 @@ func TestSnapshotNever(t *testing.T) {
 }
 
 func TestAtLeastOnce(t *testing.T) {
+	t.Parallel()
 	r := streamed(t, func(c *pipeline.Config) { c.Delivery = pipeline.AtLeastOnce })
 	r.sameAsTable("t", "id")
 }
 
 // 48: a record over the broker's limit.
 func TestCase048Oversize(t *testing.T) {
+	t.Parallel()
 	insert := `INSERT INTO t VALUES (1, repeat('x', 3000000)), (2, 'fits')`
 	t.Run("stop", func(t *testing.T) {
 		r := newRig(t)
@@ -282,6 +297,7 @@ func TestCase048Oversize(t *testing.T) {
 
 // 83, 85: refused before the publication is touched.
 func TestCase083UnkeyedTableIsRefused(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.db.Exec(t, `CREATE TABLE nokey(a int)`)
 	run := r.start()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 
@@ -31,11 +32,12 @@ type life struct {
 	w      *sink.Writer
 	stream *source.Stream
 
-	system   cdc.System
-	captures map[uint32]*capture // by table OID
-	order    []*capture
-	routes   map[uint32]*route // by relation OID, newest version
-	last     *route            // of the row before: most rows follow one of the same table
+	system    cdc.System
+	captures  map[uint32]*capture // by table OID
+	maxRecord int                 // bytes; 0: not known
+	order     []*capture
+	routes    map[uint32]*route // by relation OID, newest version
+	last      *route            // of the row before: most rows follow one of the same table
 
 	memory     memory
 	progress   Progress // as last written
@@ -48,6 +50,7 @@ type life struct {
 	// it or to the transaction being read behind it.
 	mark      sink.Mark
 	confirmed cdc.LSN
+	advanced  bool // confirmed has moved
 
 	// Of the change in hand.
 	change    *cdc.Change
@@ -255,7 +258,30 @@ func (l *life) topics(ctx context.Context) error {
 	for _, s := range steps {
 		l.log.Info("topic", "step", s.String())
 	}
-	return compaction.Apply(ctx, l.client, steps)
+	if err := compaction.Apply(ctx, l.client, steps); err != nil {
+		return err
+	}
+	return l.limit(ctx)
+}
+
+// limit learns the largest record that every topic takes, so that one that is too
+// large is met by the policy for it and not by the broker.
+func (l *life) limit(ctx context.Context) error {
+	var names []string
+	for _, s := range l.specs() {
+		names = append(names, s.Name)
+	}
+	topics, err := l.client.Topics(ctx, names...)
+	if err != nil {
+		return err
+	}
+	for _, t := range topics {
+		n, err := strconv.Atoi(t.Config["max.message.bytes"])
+		if err == nil && n > 0 && (l.maxRecord == 0 || n < l.maxRecord) {
+			l.maxRecord = n
+		}
+	}
+	return nil
 }
 
 // awaitSlot waits until nobody reads the slot. Only then is it right to take
@@ -293,6 +319,7 @@ func (l *life) takeOver(ctx context.Context) error {
 		wc.TransactionalID = l.cfg.Name
 	}
 	wc.Hook = l.cfg.Hook
+	wc.MaxRecordBytes = l.maxRecord
 	l.w = l.client.NewWriter(wc)
 	all := []cdc.TopicPartition{{Topic: l.cfg.Progress}}
 	for _, c := range l.order {

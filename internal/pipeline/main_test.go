@@ -2,6 +2,7 @@ package pipeline_test
 
 import (
 	"errors"
+	"flag"
 	"os"
 	"testing"
 
@@ -12,6 +13,12 @@ import (
 func TestMain(m *testing.M) {
 	if os.Getenv(childEnv) != "" {
 		os.Exit(child())
+	}
+	// These tests wait for servers most of the time: more of them than cores run at
+	// once. Sharing them, they also disturb each other as pipelines in a process do.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
 	}
 	cdctest.Main(m)
 }

@@ -16,7 +16,7 @@ import (
 func (l *life) monitor(ctx context.Context, end context.CancelCauseFunc) {
 	var guard sync.WaitGroup
 	guard.Go(func() {
-		if err := compaction.NewGuard(l.client, 0, l.log, l.specs()...).Run(ctx); err != nil {
+		if err := compaction.NewGuard(l.client, l.cfg.GuardEvery, l.log, l.specs()...).Run(ctx); err != nil {
 			end(fmt.Errorf("%w: %w", errMonitor, err))
 		}
 	})

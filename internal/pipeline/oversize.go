@@ -23,6 +23,8 @@ type deadLetterValue struct {
 	At         string `json:"at"`
 }
 
+const mendTooLarge = "Raise max.message.bytes of the topic (and the broker's), or set oversize: dead-letter for the pipeline."
+
 // maxDeadKey bounds the key copied into a dead letter.
 const maxDeadKey = 16 << 10
 
@@ -36,7 +38,7 @@ func (l *life) oversize(p *partition, r *cdc.Record, at cdc.Position, cause erro
 	}
 	if l.deadTo == nil || p == l.deadTo {
 		return cdc.Terminal("record-too-large",
-			"Raise max.message.bytes of the topic (and the broker's), or set oversize: dead-letter for the pipeline.",
+			mendTooLarge,
 			"table %s, change at %s: a record of %d bytes for topic %q: %w", table, l.change.LSN, len(r.Key)+len(r.Value), p.tp.Topic, cause)
 	}
 	v, err := json.Marshal(deadLetterValue{

@@ -46,8 +46,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	defer p.hangUp()
 	wait := backoffMin
 	for {
-		began := time.Now()
-		done, err := p.live(ctx)
+		done, advanced, err := p.live(ctx)
 		switch {
 		case ctx.Err() != nil:
 			if err != nil && !errors.Is(err, context.Canceled) {
@@ -63,7 +62,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 			p.enter(cdc.StateFailed, err)
 			return err
 		}
-		if time.Since(began) > healthyAfter {
+		if advanced { // it got somewhere: what ended it is news
 			wait = backoffMin
 		}
 		pause := wait/2 + rand.N(wait/2+1)
@@ -88,8 +87,9 @@ func (p *Pipeline) hangUp() {
 	}
 }
 
-// live is one life from the dial to the last confirmation.
-func (p *Pipeline) live(ctx context.Context) (done bool, err error) {
+// live is one life from the dial to the last confirmation. advanced: it confirmed
+// something to the slot.
+func (p *Pipeline) live(ctx context.Context) (done, advanced bool, err error) {
 	l := newLife(p)
 	p.mu.Lock()
 	p.life = l
@@ -100,7 +100,8 @@ func (p *Pipeline) live(ctx context.Context) (done bool, err error) {
 		p.life = nil
 		p.mu.Unlock()
 	}()
-	return l.run(ctx)
+	done, err = l.run(ctx)
+	return done, l.advanced, err
 }
 
 // enter changes the state that Status shows.

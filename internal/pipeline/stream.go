@@ -176,7 +176,7 @@ func (l *life) keepHouse(ctx context.Context, now time.Time) error {
 	acked := l.w.Acked()
 	if l.stream != nil && acked.Recorded > l.confirmed {
 		l.hook("confirm")
-		l.confirmed = acked.Recorded
+		l.confirmed, l.advanced = acked.Recorded, true
 		l.stream.Confirm(l.confirmed)
 	}
 	every := idleProgressEvery
@@ -223,7 +223,11 @@ func (l *life) putProgress(next Progress, now time.Time) error {
 
 // failure is the writer's error as the pipeline sees it.
 func (l *life) failure() error {
-	return fmt.Errorf("publish: %w", l.w.Err())
+	err := l.w.Err()
+	if errors.Is(err, sink.ErrRecordTooLarge) {
+		return cdc.Terminal("record-too-large", mendTooLarge, "publish: %w", err)
+	}
+	return fmt.Errorf("publish: %w", err)
 }
 
 // stop ends a life in order: what was read is acknowledged, recorded and

@@ -12,6 +12,7 @@ import (
 )
 
 func TestSnapshotThenStream(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, v text)`,
 		`INSERT INTO t SELECT i, 'old ' || i FROM generate_series(1, 1000) i`)
@@ -26,6 +27,7 @@ func TestSnapshotThenStream(t *testing.T) {
 }
 
 func TestG2ConfirmsOnlyWhatTheProgressRecordSays(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, v text)`)
 	run := r.start()
@@ -51,6 +53,7 @@ func TestG2ConfirmsOnlyWhatTheProgressRecordSays(t *testing.T) {
 
 // 129: rows that change while they are copied.
 func TestCase129JoinExactness(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, v text)`,
 		`INSERT INTO t SELECT i, 'old' FROM generate_series(1, 50000) i`)
@@ -96,6 +99,7 @@ func TestCase129JoinExactness(t *testing.T) {
 }
 
 func TestCase079KeySwap(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, v text)`, `INSERT INTO t VALUES (1,'one'),(2,'two')`)
 	run := r.start()
@@ -107,6 +111,7 @@ func TestCase079KeySwap(t *testing.T) {
 }
 
 func TestCase080SameKeyInOneTransaction(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, v text)`, `INSERT INTO t VALUES (1,'one')`)
 	run := r.start()
@@ -130,6 +135,7 @@ func TestCase080SameKeyInOneTransaction(t *testing.T) {
 }
 
 func TestTruncateTombstonesEveryLiveKey(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, v text)`, `INSERT INTO t SELECT i, 'x' FROM generate_series(1, 500) i`,
 		`CREATE TABLE other(id int PRIMARY KEY)`, `INSERT INTO other VALUES (1)`)
@@ -143,6 +149,7 @@ func TestTruncateTombstonesEveryLiveKey(t *testing.T) {
 }
 
 func TestTruncateStop(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *pipeline.Config) { c.Truncate = "stop" })
 	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY)`, `INSERT INTO t VALUES (1)`)
 	run := r.start()
@@ -152,6 +159,7 @@ func TestTruncateStop(t *testing.T) {
 }
 
 func TestG5ToastIsFilledIn(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, big text, n int)`, `ALTER TABLE t ALTER big SET STORAGE EXTERNAL`,
 		`INSERT INTO t SELECT i, repeat(i::text, 5000), 0 FROM generate_series(1, 20) i`)
@@ -193,6 +201,7 @@ func TestCase098TwoPhase(t *testing.T) {
 
 // 61, 62, 145: partitions are captured under their root, in snapshot and stream.
 func TestCase062PartitionKeyUpdate(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.db.Exec(t, `CREATE TABLE p(id int, region text, v text, PRIMARY KEY (id, region)) PARTITION BY LIST (region)`,
 		`CREATE TABLE p_eu PARTITION OF p FOR VALUES IN ('eu')`, `CREATE TABLE p_us(v text, region text NOT NULL, id int NOT NULL)`,
@@ -211,6 +220,7 @@ func TestCase062PartitionKeyUpdate(t *testing.T) {
 
 // 53: each row with its own schema.
 func TestCase053DDLInsideTransaction(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, v text)`)
 	run := r.start()
@@ -231,6 +241,7 @@ func TestCase053DDLInsideTransaction(t *testing.T) {
 // 56: the primary key changes while the pipeline runs; it copies the table under
 // the new one at the next start.
 func TestCase056KeyChangesMidStream(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, code text NOT NULL UNIQUE)`, `INSERT INTO t VALUES (1, 'a'), (2, 'b')`)
 	run := r.start()
@@ -246,6 +257,7 @@ func TestCase056KeyChangesMidStream(t *testing.T) {
 }
 
 func TestTableAddedLater(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.db.Exec(t, `CREATE TABLE a(id int PRIMARY KEY, v text)`, `INSERT INTO a VALUES (1, 'a')`)
 	run := r.start()
@@ -269,6 +281,7 @@ func TestTableAddedLater(t *testing.T) {
 }
 
 func TestFormatDebezium(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *pipeline.Config) { c.Format.Format = "debezium-json" })
 	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, v text)`, `INSERT INTO t VALUES (1, 'a')`)
 	run := r.start()
