@@ -70,6 +70,11 @@ func runDemo(cmd *cobra.Command, g *globals, o demo.Options) error {
 	if res != nil && g.output == outputJSON {
 		err = errors.Join(err, encodeJSON(cmd.OutOrStdout(), res, "  "))
 	}
+	return demoError(err)
+}
+
+// demoError gives an error of a run its exit code.
+func demoError(err error) error {
 	var start *demo.StartError
 	switch {
 	case errors.Is(err, demo.ErrDifferent):

@@ -150,18 +150,18 @@ func (c *comparison) ask(ctx context.Context, tx pgx.Tx, batch []entry) error {
 	}
 	sql := strings.NewReplacer("{table}", c.relation(), "{join}", c.join("stored", "(topic.k)"), "{first}", c.first("stored")).Replace(`
 		WITH topic AS MATERIALIZED (
-			SELECT n,
-				json_populate_record(NULL::{table}, key::json) AS k,
-				json_populate_record(NULL::{table}, value::json) AS v,
-				(SELECT array_agg(f ORDER BY f COLLATE "C") FROM json_object_keys(key::json) f) AS key_fields,
-				(SELECT array_agg(f ORDER BY f COLLATE "C") FROM json_object_keys(value::json) f) AS value_fields
+			SELECT u.n,
+				json_populate_record(NULL::{table}, u.key::json) AS k,
+				json_populate_record(NULL::{table}, u.value::json) AS v,
+				(SELECT array_agg(f ORDER BY f COLLATE "C") FROM json_object_keys(u.key::json) f) AS key_fields,
+				(SELECT array_agg(f ORDER BY f COLLATE "C") FROM json_object_keys(u.value::json) f) AS value_fields
 			FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS u(key, value, n))
-		SELECT n, {first} IS NULL
+		SELECT topic.n, {first} IS NULL
 		FROM topic LEFT JOIN {table} stored ON {join}
 		WHERE {first} IS NULL
-			OR stored::text IS DISTINCT FROM v::text
-			OR key_fields IS DISTINCT FROM $3::text[]
-			OR value_fields IS DISTINCT FROM $4::text[]`)
+			OR stored::text IS DISTINCT FROM topic.v::text
+			OR topic.key_fields IS DISTINCT FROM $3::text[]
+			OR topic.value_fields IS DISTINCT FROM $4::text[]`)
 	result, err := tx.Query(ctx, sql, keys, values, slices.Sorted(slices.Values(c.table.key)), c.columns)
 	if err != nil {
 		return err
