@@ -1,0 +1,111 @@
+// Command bench measures cdc against pg_recvlogical, PostgreSQL's own client,
+// on the same WAL: rows per second, CPU and memory, with the rows discarded, in
+// the embedded broker and in Apache Kafka. See docs/PERFORMANCE.md.
+//
+// It starts everything it needs: a private PostgreSQL cluster, the embedded
+// broker and Apache Kafka in processes of their own, and itself once more for
+// every measured run, so that CPU and peak memory are that run's alone. Times
+// are printed, never asserted: the exit status is 0 unless a run fails or rows
+// are missing.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// options are the command line.
+type options struct {
+	work    workload
+	rounds  int
+	readers []string // of discard, embedded, kafka
+	formats []string
+	kafka   string // version of Apache Kafka, "" for none
+	major   string // major version, "" for the one installed
+	stream  int    // rows of the transaction of the memory run, 0: not run
+	copied  int    // rows of the table of the memory run, 0: not run
+	profile string // directory for CPU profiles, "" for none
+}
+
+// sinks are the sinks that can be measured.
+var sinks = []string{sinkDiscard, sinkEmbedded, sinkKafka}
+
+func parseOptions(args []string) (options, error) {
+	var o options
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.IntVar(&o.work.inserts, "inserts", 300_000, "rows inserted by one transaction")
+	f.IntVar(&o.work.updates, "updates", 150_000, "rows updated by one transaction, at most -inserts")
+	f.IntVar(&o.work.single, "single", 50_000, "transactions that update one row each")
+	f.IntVar(&o.rounds, "rounds", 3, "times every reader reads all of it, in turn")
+	sinkNames := f.String("sinks", strings.Join(sinks, ","), "what cdc writes to; empty leaves the rounds out")
+	formats := f.String("formats", "json,debezium-json", "what it writes")
+	f.StringVar(&o.kafka, "kafka", "4.4.0", "version of Apache Kafka; empty does without")
+	f.StringVar(&o.major, "pg", "", "major version of PostgreSQL; empty takes the newest installed")
+	f.IntVar(&o.stream, "transaction", 2_000_000, "rows of the transaction that is streamed for its peak of memory; 0 leaves it out")
+	f.IntVar(&o.copied, "copy", 5_000_000, "rows of the table that is copied for its peak of memory; 0 leaves it out")
+	f.StringVar(&o.profile, "profile", "", "directory for a CPU profile of every run of cdc")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	o.readers, o.formats = split(*sinkNames), split(*formats)
+	if o.kafka == "" {
+		o.readers = slices.DeleteFunc(o.readers, func(s string) bool { return s == sinkKafka })
+	}
+	return o, o.validate(f.Args())
+}
+
+func split(list string) []string {
+	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' })
+}
+
+func (o *options) validate(rest []string) error {
+	switch w := o.work; {
+	case len(rest) > 0:
+		return fmt.Errorf("argument %q: there are flags only", rest[0])
+	case w.inserts < 1 || w.updates < 0 || w.single < 1 || w.updates > w.inserts:
+		return errors.New("-inserts and -single must be positive, and -updates not more than -inserts")
+	case o.rounds < 1:
+		return errors.New("-rounds must be positive")
+	case o.stream < 0 || o.copied < 0:
+		return errors.New("-transaction and -copy must not be negative")
+	}
+	for _, s := range o.readers {
+		if !slices.Contains(sinks, s) {
+			return fmt.Errorf("-sinks %q: want some of %s", s, strings.Join(sinks, ","))
+		}
+	}
+	for _, s := range o.formats {
+		if s != "json" && s != "debezium-json" {
+			return fmt.Errorf("-formats %q: want json or debezium-json", s)
+		}
+	}
+	return nil
+}
+
+func main() {
+	if kind := os.Getenv(childVariable); kind != "" {
+		os.Exit(childMain(kind))
+	}
+	o, err := parseOptions(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err = run(ctx, o, os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
