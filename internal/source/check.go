@@ -61,7 +61,7 @@ func (s *Source) Check(ctx context.Context) []Finding {
 	k := &checker{s: s}
 	k.encryption()
 	k.replication(ctx)
-	k.each(ctx, k.walLevel, k.places, k.role, k.failover)
+	k.each(ctx, k.pooler, k.walLevel, k.places, k.role, k.failover)
 	tables, err := s.Tables(ctx)
 	if err != nil {
 		k.failed(err)
@@ -131,14 +131,21 @@ func (k *checker) replication(ctx context.Context) {
 	k.ok("a replication connection to system %s, timeline %d is possible", id.SystemID, id.Timeline)
 }
 
+// connectError names what was tried. Poolers refuse the settings pinned in the
+// startup packet, or replication, as protocol violations; Postgres never does.
+func connectError(what, target string, err error) error {
+	if sqlState(err) == codeProtocolViolation {
+		return cdc.Terminal("pooler", poolerMend, "%s at %s: it is not Postgres that answers: %w", what, target, err)
+	}
+	return fmt.Errorf("%s at %s: %w", what, target, err)
+}
+
 const poolerMend = "Connect to Postgres itself, not to a connection pooler (PgBouncer, Supavisor, a provider's pooled endpoint)."
 
 // explainReplication tells the usual causes of a refused replication connection
-// apart. Poolers answer with errors of their own, which have no SQLSTATE class of
-// Postgres; their texts are only used to word the finding.
+// apart.
 func (k *checker) explainReplication(err error) (mend, what string) {
 	role := k.s.role()
-	text := err.Error()
 	switch state := sqlState(err); {
 	case state == "53300":
 		return "ALTER SYSTEM SET max_wal_senders = …; then restart Postgres; or end a replication connection that is not needed.", "no replication connection is free"
@@ -148,10 +155,23 @@ func (k *checker) explainReplication(err error) (mend, what string) {
 		return fmt.Sprintf("Add to pg_hba.conf: host %s %s <address> scram-sha-256; then SELECT pg_reload_conf();", quote(k.s.database), role), "pg_hba.conf or the role refuses it"
 	case state == "28P01":
 		return "Set the password that the role has now; look at rolvaliduntil in pg_roles.", "the password is refused"
-	case state == "08P01", strings.Contains(text, "unsupported startup parameter"), strings.Contains(text, "pooler"), strings.Contains(text, "pgbouncer"):
+	case state == codeProtocolViolation:
 		return poolerMend, "the server at the other end is not Postgres itself"
 	}
 	return "", "no replication connection"
+}
+
+// pooler compares the backend's own id with the one the connection was told: a
+// pooler or proxy answers for a backend with an id of its own making.
+func (k *checker) pooler(ctx context.Context, c *pgx.Conn) error {
+	var pid int64
+	if err := c.QueryRow(ctx, `SELECT pg_backend_pid()`).Scan(&pid); err != nil {
+		return fmt.Errorf("read backend id: %w", err)
+	}
+	if uint32(pid) != c.PgConn().PID() {
+		k.add(LevelWarning, poolerMend, "something between here and Postgres answers for it; where it shares sessions, snapshots and settings are lost")
+	}
+	return nil
 }
 
 func (k *checker) walLevel(ctx context.Context, c *pgx.Conn) error {

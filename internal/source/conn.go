@@ -132,7 +132,7 @@ func connectSQL(ctx context.Context, connString string) (*pgx.Conn, error) {
 	}
 	c, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("connect to Postgres at %s: %w", target(cfg), err)
+		return nil, connectError("connect to Postgres", target(cfg), err)
 	}
 	if err := pin(ctx, c.PgConn()); err != nil {
 		closeConn(c.PgConn())
@@ -179,7 +179,7 @@ func connectReplication(ctx context.Context, connString string, opts replication
 	}
 	c, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("open replication connection to Postgres at %s: %w", target(full), err)
+		return nil, connectError("open replication connection to Postgres", target(full), err)
 	}
 	if err := pin(ctx, c); err != nil {
 		closeConn(c)

@@ -139,3 +139,10 @@ func asTerminal(err error) (*cdc.TerminalError, bool) {
 	var te *cdc.TerminalError
 	return te, errors.As(err, &te)
 }
+
+func needs15(t testing.TB, s *Source) {
+	t.Helper()
+	if s.Version() < 150000 {
+		t.Skip("column lists, row filters and schemas in publications came with PostgreSQL 15")
+	}
+}

@@ -60,6 +60,7 @@ func TestPublishChangesOnlyWhatDiffers(t *testing.T) {
 	db := cdctest.Database(t)
 	ddl := []string{"CREATE TABLE a(id int PRIMARY KEY, v text, w text)", "CREATE TABLE b(id int PRIMARY KEY)", "CREATE TABLE c(id int PRIMARY KEY)"}
 	s := openOps(t, db, func(c *Config) { c.Exclude = []string{"public.c"} }, ddl...)
+	needs15(t, s)
 	publish := func(s *Source, want bool) string {
 		t.Helper()
 		changed, err := s.Publish(t.Context(), mustTables(t, s))
@@ -125,6 +126,7 @@ func TestPublishChangesOnlyWhatDiffers(t *testing.T) {
 
 func TestPublicationOfWholeSchemas(t *testing.T) {
 	db := cdctest.Database(t)
+	needs15(t, openOps(t, db, nil))
 	s := openOps(t, db, func(c *Config) { c.Include = []string{"public.*", "shop.*"} },
 		"CREATE TABLE a(id int PRIMARY KEY)", "CREATE SCHEMA shop", "CREATE TABLE shop.b(id int PRIMARY KEY)",
 		"CREATE PUBLICATION pub FOR TABLES IN SCHEMA shop WITH (publish_via_partition_root = true)")

@@ -14,6 +14,7 @@ const (
 	codeUndefinedColumn       = "42703"
 	codeDuplicateObject       = "42710"
 	codeLockTimeout           = "55P03"
+	codeProtocolViolation     = "08P01"
 	codeReadOnly              = "25006"
 	codeSerialization         = "40001" // on a standby: a conflict with recovery
 	codeTooManySlots          = "53400" // configuration_limit_exceeded

@@ -16,6 +16,9 @@ const maxListed = 20
 // else the publication's own list, else all but generated ones.
 func (t *catalogTable) publish(configured []string, pub *publication, version int) faults {
 	var found faults
+	if configured != nil && version < 150000 {
+		found = append(found, fault{"column-list", fmt.Sprintf("columns of %s: column lists need PostgreSQL 15", t.fullName()), ""})
+	}
 	wanted := configured
 	if wanted == nil {
 		wanted = pub.columnList(t)
