@@ -116,6 +116,24 @@ func TestCase127ProgressUnreadable(t *testing.T) {
 	r.start().fails("progress-unreadable")
 }
 
+// A state topic was deleted while the service was down.
+func TestG6TopicDeleted(t *testing.T) {
+	t.Parallel()
+	r := streamed(t)
+	if _, err := kadm.NewClient(r.k.Client(t)).DeleteTopics(t.Context(), r.topic("t")); err != nil {
+		t.Fatal(err)
+	}
+	r.start().fails("topic-missing")
+	r.start().fails("topic-missing") // it is not forgotten by having been said
+	r.cfg.OnGap = "resnapshot"
+	run := r.start()
+	run.waitState(cdc.StateStreaming)
+	r.db.Exec(t, `INSERT INTO t VALUES (9, 'nine')`)
+	run.caughtUp()
+	run.finish()
+	r.sameAsTable("t", "id")
+}
+
 // 188: a record without a position at the end of a state topic.
 func TestCase188ForeignRecord(t *testing.T) {
 	t.Parallel()

@@ -3,7 +3,9 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -34,6 +36,7 @@ type life struct {
 
 	system    cdc.System
 	captures  map[uint32]*capture // by table OID
+	gone      map[string]bool     // topics that were filled and are no more
 	maxRecord int                 // bytes; 0: not known
 	order     []*capture
 	routes    map[uint32]*route // by relation OID, newest version
@@ -116,6 +119,9 @@ func (l *life) run(parent context.Context) (done bool, err error) {
 	}
 	if err := l.takeOver(ctx); err != nil {
 		return false, err
+	}
+	if len(l.gone) > 0 {
+		return false, l.forget(ctx)
 	}
 	todo, join, err := l.decide(ctx)
 	if err != nil {
@@ -255,6 +261,9 @@ func (l *life) topics(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if steps, err = l.vanished(ctx, steps); err != nil {
+		return err
+	}
 	for _, s := range steps {
 		l.log.Info("topic", "step", s.String())
 	}
@@ -262,6 +271,55 @@ func (l *life) topics(ctx context.Context) error {
 		return err
 	}
 	return l.limit(ctx)
+}
+
+// vanished finds state topics that were filled, by the progress topic, and are
+// gone: made anew they would be empty and taken for whole. With on_gap: resnapshot
+// their steps are left out; forget then sees to it that their tables are copied.
+func (l *life) vanished(ctx context.Context, steps []compaction.Step) ([]compaction.Step, error) {
+	create := map[string]bool{}
+	for _, s := range steps {
+		if s.Kind == compaction.StepCreate {
+			create[s.Topic.Name] = true
+		}
+	}
+	if len(create) == 0 || create[l.cfg.Progress] {
+		return steps, nil
+	}
+	m, err := readMemory(ctx, l.client, l.cfg.Progress)
+	if err != nil {
+		return nil, err
+	}
+	l.gone = map[string]bool{}
+	for _, c := range l.order {
+		if rec, ok := m.tables[c.table.FullName()]; ok && rec.Topic == c.topic && create[c.topic] {
+			l.gone[c.topic] = true
+		}
+	}
+	if len(l.gone) == 0 {
+		return steps, nil
+	}
+	if l.cfg.OnGap != "resnapshot" {
+		err := compaction.Vanished(steps, func(topic string) bool { return l.gone[topic] })
+		return nil, cdc.Terminal("topic-missing", "Set on_gap: resnapshot for the pipeline: it makes the topic anew and copies its table.", "gap: %w", err)
+	}
+	return slices.DeleteFunc(steps, func(s compaction.Step) bool { return l.gone[s.Topic.Name] }), nil
+}
+
+// forget takes the records of tables whose topic is gone out of the progress
+// topic, before anything else: the next life finds them as tables never copied.
+func (l *life) forget(ctx context.Context) error {
+	for _, c := range l.order {
+		if l.gone[c.topic] {
+			if err := l.append(tablePrefix+c.table.FullName(), nil); err != nil {
+				return err
+			}
+		}
+	}
+	if err := l.flush(ctx); err != nil {
+		return err
+	}
+	return fmt.Errorf("gap: %d topics are gone: made anew, and their tables copied again (on_gap: resnapshot)", len(l.gone))
 }
 
 // limit learns the largest record that every topic takes, so that one that is too
@@ -324,7 +382,9 @@ func (l *life) takeOver(ctx context.Context) error {
 	all := []cdc.TopicPartition{{Topic: l.cfg.Progress}}
 	for _, c := range l.order {
 		for _, p := range c.partitions {
-			all = append(all, p.tp)
+			if !l.gone[c.topic] {
+				all = append(all, p.tp)
+			}
 		}
 	}
 	for _, name := range []string{l.deadLetter(), l.cfg.Messages} {
