@@ -192,22 +192,6 @@ func (b *bed) confirmed(t testing.TB) cdc.LSN {
 	return mustLSN(t, b.Value(t, fmt.Sprintf(`SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '%s'`, b.cfg.Slot)))
 }
 
-// waitFor polls a question to the server, the stream being read meanwhile.
-func (b *bed) waitFor(t testing.TB, st *Stream, what, sql string) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	for b.Value(t, sql) != "t" {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %s: %s", what, patience, sql)
-		}
-		if st != nil {
-			if _, err := st.Next(t.Context()); err != nil {
-				t.Fatalf("%s: %v", what, err)
-			}
-		}
-	}
-}
-
 const plainTable = `CREATE TABLE t(id int PRIMARY KEY, v text)`
 
 func TestStreamDeliversTransactions(t *testing.T) {
