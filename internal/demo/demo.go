@@ -34,6 +34,9 @@ const (
 	catchUpLimit = 2 * time.Minute
 	// judgeLimit bounds reading, compacting and comparing everything.
 	judgeLimit = 10 * time.Minute
+	// deathNotice is how long after a failed statement it may take to hear that
+	// PostgreSQL itself has ended.
+	deathNotice = time.Second
 	// stopLimit bounds PostgreSQL's shutdown, its checkpoint included.
 	stopLimit = 30 * time.Second
 )
@@ -95,6 +98,7 @@ func (r *run) start(ctx context.Context) (err error) {
 		return err
 	}
 	r.onClose(r.folder.close)
+	r.screen.say("%s", r.screen.paint.dim("starting PostgreSQL and the broker in "+r.folder.shown()+" …"))
 	if err := r.startPostgres(ctx); err != nil {
 		return err
 	}
@@ -246,10 +250,17 @@ func (r *run) work(ctx, hard context.Context, res *Result) error {
 	w := &workload{url: r.uni.url, seed: r.opts.Seed, rate: r.opts.Rate, limit: r.opts.Transactions}
 	err := w.run(ctx, hard)
 	res.Transactions, res.Undone, res.Lost = w.committed.Load(), w.undone.Load(), w.lost.Load()
-	if cause := context.Cause(hard); cause != nil {
-		return cause // the workload's error is a consequence of it
+	if err == nil {
+		return context.Cause(hard)
 	}
-	return err
+	// A cause that ended the workload explains more than its error, but the end of
+	// a process is noticed later than that of its connections.
+	select {
+	case <-hard.Done():
+		return context.Cause(hard)
+	case <-time.After(deathNotice):
+		return err
+	}
 }
 
 // catchUp waits until the pipelines have acknowledged all that was committed.
@@ -259,6 +270,7 @@ func (r *run) catchUp(hard context.Context, res *Result) (err error) {
 	if res.End, err = r.uni.end(ctx); err != nil {
 		return err
 	}
+	r.screen.say("%s", r.screen.paint.dim(fmt.Sprintf("the workload has ended after %d transactions; when the last is in its topic, all are compacted and compared …", res.Transactions)))
 	r.log.Info("workload ended", "transactions", res.Transactions, "lsn", res.End)
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()

@@ -107,6 +107,11 @@ func (r TableResult) verdict() string {
 	if r.Equal {
 		return "yes"
 	}
+	return "NO: " + r.fault()
+}
+
+// fault counts what is wrong.
+func (r TableResult) fault() string {
 	var parts []string
 	for _, p := range []struct {
 		n    int
@@ -119,5 +124,5 @@ func (r TableResult) verdict() string {
 	if len(parts) == 0 {
 		parts = append(parts, fmt.Sprintf("%d keys for %d rows", r.Keys, r.Rows))
 	}
-	return "NO: " + strings.Join(parts, ", ")
+	return strings.Join(parts, ", ")
 }

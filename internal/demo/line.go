@@ -57,6 +57,8 @@ const (
 	keyWidth   = 21
 	valueWidth = 43
 	fieldWidth = 24 // of one column's value
+
+	largeValue = 1024 // bytes from which on a value is shown by its size
 )
 
 // signs of the operations, one column wide.
@@ -159,7 +161,10 @@ func short(value json.RawMessage) string {
 	if s[0] == '"' {
 		_ = json.Unmarshal(value, &s) // it was decoded once before
 	}
-	if len(s) > 1024 {
+	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
+		return t.Format(time.RFC3339) // without the fraction
+	}
+	if len(s) > largeValue {
 		return fmt.Sprintf("<%.1f kB>", float64(len(s))/1000)
 	}
 	return clip(printable(s), fieldWidth)

@@ -21,7 +21,7 @@ func TestLine(t *testing.T) {
 	}{
 		{"insert",
 			change{at: at, table: enrolments, key: []byte(`{"student_id":1004,"course_id":"ddia"}`), op: cdc.OpInsert, latency: 3400 * time.Microsecond,
-				value: []byte(`{"student_id":1004,"course_id":"ddia","enrolled_at":"2026-03-01T09:05:07Z","grade":null}`)},
+				value: []byte(`{"student_id":1004,"course_id":"ddia","enrolled_at":"2026-03-01T09:05:07.123456Z","grade":null}`)},
 			false, "09:05:07.120 enrolments   + 1004 ddia             enrolled_at=2026-03-01T09:05:07Z grade=null  3.4ms"},
 		{"delete has no row",
 			change{at: at, table: enrolments, key: []byte(`{"student_id":1004,"course_id":"ddia"}`), op: cdc.OpDelete, latency: 250 * time.Millisecond},

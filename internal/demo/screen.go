@@ -175,7 +175,7 @@ func (s *screen) summary(r *Result, streaming time.Time) {
 	}
 	for _, t := range r.Tables {
 		if !t.Equal {
-			s.say("%s", s.paint.bad(t.Topic+" differs from table "+t.Table+": "+strings.Join(t.Samples, "; ")))
+			s.say("%s", s.paint.bad(t.Topic+" differs from table "+t.Table+": "+strings.Join(append([]string{t.fault()}, t.Samples...), "; ")))
 		}
 	}
 }

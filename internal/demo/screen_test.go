@@ -31,7 +31,7 @@ university.students   12,345        260        205   205  yes
 university.feedback       10          9          8     9  NO: 2 missing, 1 ghosts, 3 different
 
 0 transactions committed, 0 rolled back on purpose, 0 overtaken by another; 5 records read back, half of them 2.0ms after the commit or sooner, 99% 40ms
-university.feedback differs from table feedback: ghost {"id":7}; missing {"id":8}
+university.feedback differs from table feedback: 2 missing, 1 ghosts, 3 different; ghost {"id":7}; missing {"id":8}
 `},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
