@@ -298,8 +298,13 @@ func (p *publication) check() error {
 	}
 	if all := strings.Split(publishedOps, ", "); len(p.ops) != len(all) {
 		return cdc.Terminal("publication-options",
-			fmt.Sprintf("ALTER PUBLICATION %s SET (publish = '%s');", quote(p.name), publishedOps),
+			fmt.Sprintf("ALTER PUBLICATION %s SET (publish = '%s'); what was not published meanwhile is missing: cdc repair", quote(p.name), publishedOps),
 			"it does not publish %s", strings.Join(without(all, p.ops), ", "))
+	}
+	if !p.viaRoot {
+		return cdc.Terminal("publication-options",
+			fmt.Sprintf("ALTER PUBLICATION %s SET (publish_via_partition_root = true); what partitions published meanwhile is missing: cdc repair", quote(p.name)),
+			"it publishes partitions under their own names (publish_via_partition_root is off), and they are captured through their root")
 	}
 	return nil
 }

@@ -258,8 +258,7 @@ func (s *Source) readProblems(ctx context.Context, c *pgx.Conn, tables []cdc.Tab
 				fmt.Sprintf("GRANT SELECT ON %s TO %s;", quote(t.Namespace, t.Name), s.role())})
 		}
 		if rls {
-			f := s.rowSecurityFault(t.FullName())
-			found = append(found, f)
+			found = append(found, s.rowSecurityFault(t.FullName()))
 		}
 		return nil
 	})
@@ -272,11 +271,6 @@ func (s *Source) readProblems(ctx context.Context, c *pgx.Conn, tables []cdc.Tab
 func (s *Source) rowSecurityFault(table string) fault {
 	return fault{"row-security", fmt.Sprintf("row level security of %s hides rows from this role, while the stream carries all of them", table),
 		fmt.Sprintf("ALTER ROLE %s BYPASSRLS;", s.role())}
-}
-
-func (s *Source) rowSecurity(table string, err error) error {
-	f := s.rowSecurityFault(table)
-	return cdc.Terminal(f.reason, f.mend, "%s: %w", f.what, err)
 }
 
 // role is the user of the connection as an SQL identifier.

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -193,10 +192,6 @@ func (s *Source) copyError(t *snapshotTable, err error) error {
 	if sqlState(err) != codeInsufficientPrivilege {
 		return err
 	}
-	var pe *pgconn.PgError
-	if errors.As(err, &pe) && bytes.Contains([]byte(pe.Routine), []byte("get_row_security_policies")) {
-		return s.rowSecurity(t.name, err)
-	}
-	return cdc.Terminal("select-rights", fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s; GRANT SELECT ON %s TO %s;",
-		quote(t.rel.Namespace), s.role(), quote(t.rel.Namespace, t.rel.Name), s.role()), "%w", err)
+	return cdc.Terminal("select-rights", fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s; GRANT SELECT ON %s TO %s; with row level security: ALTER ROLE %s BYPASSRLS;",
+		quote(t.rel.Namespace), s.role(), quote(t.rel.Namespace, t.rel.Name), s.role(), s.role()), "%w", err)
 }
