@@ -24,7 +24,7 @@ embedded broker, and captures the tables of a university while its students join
 Every change is shown as a reader of the topics gets it. At the end the workload stops, the topics are compacted, and every
 topic is compared with its table, row by row. It exits with 0 if all are equal and with 4 if one differs.
 
-Programs that come to hand are used beside it: psql on the database, kcat on the broker, cdc status and cdc tail with the
+Look in from another terminal meanwhile: psql on the database, kcat on the broker, cdc status and cdc tail with the
 configuration in the data folder. Ctrl-C ends the workload and compares; a second one ends everything at once.
 A later run in the same folder goes on where this one stopped.`,
 		Example: `  cdc demo --for 30s
