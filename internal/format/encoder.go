@@ -193,9 +193,19 @@ func (e *Encoder) upsert(c *cdc.Change, out Emitter, op cdc.Op) (err error) {
 	if e.first, e.absent, err = e.shape.value(e.first[:0], e.absent[:0], e, c, op, c.Old, c.New); err != nil {
 		return err
 	}
-	e.headers = e.shape.headers(e.headers[:0], c, op)
+	e.headers = refilled(e.shape.headers(e.headers[:0], c, op), c)
 	return e.emit(out, e.newKey, e.first, e.absent)
 }
+
+// refilled says of a row that some of its values may be newer than the change.
+func refilled(headers []cdc.Header, c *cdc.Change) []cdc.Header {
+	if !c.Refilled {
+		return headers
+	}
+	return append(headers, cdc.Header{Key: HeaderRefilled, Value: headerTrue})
+}
+
+var headerTrue = []byte("true")
 
 func (e *Encoder) update(c *cdc.Change, out Emitter) (err error) {
 	if c.Old == nil {
@@ -248,7 +258,7 @@ func (e *Encoder) rekey(c *cdc.Change, out Emitter) (err error) {
 	if e.shape.keepsDeletes() {
 		e.headers = append(e.headers, cdc.Header{Key: headerOldKey, Value: e.oldLabel})
 	}
-	e.headers = e.shape.headers(e.headers, c, cdc.OpInsert)
+	e.headers = refilled(e.shape.headers(e.headers, c, cdc.OpInsert), c)
 	return e.emit(out, e.newKey, e.first, e.absent)
 }
 

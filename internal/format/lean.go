@@ -8,9 +8,11 @@ import (
 	"cdc/internal/cdc"
 )
 
-// The headers of the lean format. HeaderIncomplete belongs to both: a JSON array
-// of the names of columns left out, because the stream did not send their
-// unchanged value and it could not be read back.
+// The headers of the lean format. The last two belong to both formats.
+// HeaderIncomplete is a JSON array of the names of columns left out, because the
+// stream did not send their unchanged value and it could not be read back.
+// HeaderRefilled ("true") says that values the stream did not send were read back
+// from a version of the row that may be newer than the change.
 const (
 	HeaderOp         = "op"  // c, u, d, r, t or m
 	HeaderLSN        = "lsn" // start of the transaction's commit record, 16/B374D848; of a snapshot row the snapshot's LSN
@@ -18,6 +20,7 @@ const (
 	HeaderTx         = "tx"  // the low 32 bits of the transaction id
 	HeaderTs         = "ts"  // commit time, ISO 8601 UTC with microseconds
 	HeaderIncomplete = "incomplete"
+	HeaderRefilled   = "refilled"
 )
 
 // leanCodec chooses how the lean format writes a type.

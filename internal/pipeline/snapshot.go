@@ -231,8 +231,8 @@ func (l *life) copyRows(ctx context.Context, sn *source.Snapshot) error {
 		}
 		l.tally.changes++
 		l.change, l.capture = c, r.capture
-		if err := r.enc.Encode(c, l); err != nil {
-			return fmt.Errorf("table %s: %w", c.Relation.FullName(), err)
+		if err := l.encode(r, c); err != nil {
+			return err
 		}
 		if l.ticks++; l.ticks&0xff != 0 && !l.w.Full() {
 			continue

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cdc/internal/cdc"
+	"cdc/internal/format"
 	"cdc/internal/sink"
 )
 
@@ -106,10 +107,21 @@ func (l *life) take(ctx context.Context, c *cdc.Change) error {
 	if err := l.complete(ctx, r, c); err != nil {
 		return err
 	}
-	if err := r.enc.Encode(c, l); err != nil {
-		return fmt.Errorf("table %s, change at %s: %w", c.Relation.FullName(), c.LSN, err)
+	return l.encode(r, c)
+}
+
+// encode writes the records of a change. A value that cannot be said in the
+// format stops the pipeline: trying again gives the same, and leaving it out
+// would be a silent null.
+func (l *life) encode(r *route, c *cdc.Change) error {
+	err := r.enc.Encode(c, l)
+	var bad *format.ValueError
+	if errors.As(err, &bad) {
+		return cdc.Terminal("value",
+			"Mend the row, leave the column out (columns: of the pipeline), or choose another format.",
+			"change at %s: %w", c.LSN, err)
 	}
-	return nil
+	return err
 }
 
 // message publishes a logical message. A transactional one stands between the

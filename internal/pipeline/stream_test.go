@@ -179,6 +179,20 @@ func TestG5ToastIsFilledIn(t *testing.T) {
 	}
 }
 
+// A value that the format cannot say stops the pipeline; it is not a null.
+func TestG5ValueThatCannotBeSaid(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(c *pipeline.Config) { c.Format.Format = "debezium-json" })
+	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, n numeric(5,2))`)
+	run := r.start()
+	run.waitState(cdc.StateStreaming)
+	r.db.Exec(t, `INSERT INTO t VALUES (1, 'NaN')`)
+	te := run.fails("value")
+	if !strings.Contains(te.Error(), "public.t") {
+		t.Errorf("error %q does not name the table", te)
+	}
+}
+
 // 98: a prepared transaction comes at its commit, or not at all.
 func TestCase098TwoPhase(t *testing.T) {
 	r := newRig(t)
