@@ -25,9 +25,22 @@ func TestRetriableCodesAreResent(t *testing.T) {
 		t.Run(fmt.Sprint(code.Code), func(t *testing.T) {
 			k := cluster(t, kfake.SeedTopics(3, "data"))
 			w := owner(t, dial(t, k), WriterConfig{TransactionalID: "p", RequestBytes: 1 << 10}, parts("data", 3))
-			// One partition refuses two batches out of the middle of what is in flight.
-			k.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "data", Partitions: []int32{1}, Err: code, Count: 2})
-			load(t, w, parts("data", 3), 1000)
+			refuse := func() { // one partition refuses two batches
+				k.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "data", Partitions: []int32{1}, Err: code, Count: 2})
+			}
+			refuse() // its first ones
+			n := uint64(0)
+			for n < 500 {
+				n++
+				put(t, w, parts("data", 3)[n%3], n)
+			}
+			must(t, w.Flush(testContext(t)))
+			refuse() // and some in the middle, with others behind them in flight
+			for n < 1000 {
+				n++
+				put(t, w, parts("data", 3)[n%3], n)
+			}
+			must(t, w.Flush(testContext(t)))
 			if w.Stats().Resends == 0 {
 				t.Error("nothing was sent again")
 			}
