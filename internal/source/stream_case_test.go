@@ -551,3 +551,16 @@ func TestConfirmBeyondReceivedIsRefused(t *testing.T) {
 		t.Errorf("confirmed: got %s, want %s", got, b.from)
 	}
 }
+
+func TestSystem(t *testing.T) {
+	b := newBed(t, nil, plainTable)
+	end := mustLSN(t, b.Value(t, `SELECT pg_current_wal_flush_lsn()`))
+	got, err := b.src.System(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := cdc.System{ID: b.Value(t, `SELECT system_identifier FROM pg_control_system()`), Timeline: 1, End: got.End, Database: b.Name, Version: b.src.Version()}
+	if got != want || got.End < end || got.Version < minVersion {
+		t.Errorf("got %+v, want %+v behind %s", got, want, end)
+	}
+}
