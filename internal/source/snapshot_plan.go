@@ -227,7 +227,7 @@ func (s *Source) loadParts(ctx context.Context, c *pgx.Conn, byOID map[uint32]*s
 	_, err = pgx.ForEachRow(rows, []any{&root, &schema, &name, &blocks, &whole, &readable}, func() error {
 		t := byOID[root]
 		t.parts = append(t.parts, snapshotPart{from: "ONLY " + quote(schema, name), blocks: blocks, whole: whole || s.version < 140000})
-		through[root] = through[root] || !readable && name != t.rel.Name
+		through[root] = through[root] || !readable && (schema != t.rel.Namespace || name != t.rel.Name)
 		return nil
 	})
 	if err != nil {
