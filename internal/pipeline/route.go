@@ -34,7 +34,7 @@ type partition struct {
 // route is what one version of a relation compiles to.
 type route struct {
 	rel     *cdc.Relation
-	capture *capture // nil: the table is published but not captured
+	capture *capture
 	enc     *format.Encoder
 }
 
@@ -59,7 +59,7 @@ func (l *life) routeOf(rel *cdc.Relation) (*route, error) {
 func (l *life) compile(rel *cdc.Relation, before *route) (*route, error) {
 	c := l.captures[rel.ID]
 	if c == nil {
-		return &route{rel: rel}, nil
+		return nil, fmt.Errorf("table %s was delivered and is not captured", rel.FullName())
 	}
 	key := make([]string, len(rel.Key))
 	for i, at := range rel.Key {

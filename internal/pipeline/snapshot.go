@@ -226,19 +226,16 @@ func (l *life) copyRows(ctx context.Context, sn *source.Snapshot) error {
 		if err != nil {
 			return err
 		}
-		if r.capture == nil {
-			return fmt.Errorf("snapshot delivered table %s, which is not captured", c.Relation.FullName())
-		}
 		l.tally.changes++
 		l.change, l.capture = c, r.capture
 		if err := l.encode(r, c); err != nil {
 			return err
 		}
-		if l.ticks++; l.ticks&0xff != 0 && !l.w.Full() {
-			continue
-		}
 		if err := l.room(ctx); err != nil {
 			return err
+		}
+		if l.ticks++; l.ticks&0xff != 0 {
+			continue
 		}
 		if now := time.Now(); now.Sub(l.house) >= houseEvery {
 			if err := l.keepHouse(ctx, now); err != nil {

@@ -50,10 +50,8 @@ func (l *life) event(ctx context.Context, ev *cdc.Event) error {
 		if err := l.take(ctx, ev.Change); err != nil {
 			return err
 		}
-		if l.w.Full() {
-			if err := l.room(ctx); err != nil {
-				return err
-			}
+		if err := l.room(ctx); err != nil {
+			return err
 		}
 		// Rows look at the clock every few hundred only.
 		if l.ticks++; l.ticks&0xff != 0 {
@@ -92,12 +90,13 @@ func (l *life) take(ctx context.Context, c *cdc.Change) error {
 	if c.Op == cdc.OpMessage {
 		return l.message(c)
 	}
+	captured := l.captures[c.Relation.ID]
+	if captured == nil || c.Tx.Final < captured.since {
+		return nil // published and not ours, or in the table's own snapshot, perhaps under another key
+	}
 	r, err := l.routeOf(c.Relation)
 	if err != nil {
 		return err
-	}
-	if r.capture == nil || c.Tx.Final < r.capture.since {
-		return nil
 	}
 	l.tally.changes++
 	l.change, l.capture, l.record = c, r.capture, 0
@@ -147,6 +146,9 @@ func (f emitTo) Emit(r *cdc.Record) error { return f(r) }
 // room waits until the writer has room again. The socket is not read meanwhile:
 // that is the back-pressure; Postgres still hears from us.
 func (l *life) room(ctx context.Context) error {
+	if !l.w.Full() {
+		return nil
+	}
 	l.w.Handover()
 	tick := time.NewTicker(houseEvery)
 	defer tick.Stop()

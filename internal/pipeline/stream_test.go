@@ -270,6 +270,25 @@ func TestCase056KeyChangesMidStream(t *testing.T) {
 	r.sameAsTable("t", "code")
 }
 
+// 55, 56: the key changes while the service is down, with changes under the old
+// one still to be streamed.
+func TestCase056KeyChangesWhileDown(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, code text NOT NULL UNIQUE)`, `INSERT INTO t VALUES (1, 'a'), (2, 'b')`)
+	run := r.start()
+	run.waitState(cdc.StateStreaming)
+	run.finish()
+	r.db.Exec(t, `INSERT INTO t VALUES (3, 'c')`, `DELETE FROM t WHERE id = 1`,
+		`ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (code)`, `UPDATE t SET id = 30 WHERE code = 'c'`)
+	run = r.start()
+	run.waitState(cdc.StateStreaming)
+	r.db.Exec(t, `DELETE FROM t WHERE code = 'b'`)
+	run.caughtUp()
+	run.finish()
+	r.sameAsTable("t", "code")
+}
+
 func TestTableAddedLater(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
