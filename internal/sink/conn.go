@@ -38,11 +38,14 @@ type conn struct {
 	versions map[protocol.ApiKey]int16
 	clientID string
 
-	mu     sync.Mutex // one control request at a time
-	corr   int32      // last correlation id; owned by whoever sends
-	frame  []byte     // memory of the last control response
-	once   sync.Once
-	closed chan struct{} // kafka-go's goroutine waits for it
+	mu    sync.Mutex // one control request at a time
+	corr  int32      // last correlation id; owned by whoever sends
+	frame []byte     // memory of the last control response
+	// metadataMax is the broker's own newest version of Metadata, 0 until asked
+	// for; owned by whoever sends.
+	metadataMax int16
+	once        sync.Once
+	closed      chan struct{} // kafka-go's goroutine waits for it
 }
 
 // takeover is a kafka-go message that keeps the connection it is sent on.

@@ -32,15 +32,19 @@ const (
 )
 
 // Topics tells how topics stand: Partitions is 0 where one does not exist, Config
-// holds the effective settings, defaults included.
+// holds the effective settings, defaults included, ID is "" before Kafka 2.8.
 func (c *Client) Topics(ctx context.Context, names ...string) (map[string]cdc.TopicState, error) {
 	out := make(map[string]cdc.TopicState, len(names))
 	if len(names) == 0 {
 		return out, nil
 	}
 	var res *metadata.Response
+	var ids map[string]string
 	err := c.retry(ctx, controlDeadline, func(int) (err error) {
 		if res, err = c.refresh(ctx, names); err != nil {
+			return err
+		}
+		if ids, err = c.topicIDs(ctx, names); err != nil {
 			return err
 		}
 		for _, t := range res.Topics {
@@ -59,6 +63,7 @@ func (c *Client) Topics(ctx context.Context, names ...string) (map[string]cdc.To
 	for _, t := range res.Topics {
 		s := cdc.TopicState{Name: t.Name}
 		if t.ErrorCode == 0 && len(t.Partitions) > 0 {
+			s.ID = ids[t.Name]
 			s.Partitions = len(t.Partitions)
 			s.Replication = len(t.Partitions[0].ReplicaNodes)
 			there = append(there, t.Name)
