@@ -179,6 +179,27 @@ func TestG5ToastIsFilledIn(t *testing.T) {
 	}
 }
 
+// The column was dropped before the change that left it alone was read.
+func TestG5ToastColumnIsGone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, big text, n int)`, `ALTER TABLE t ALTER big SET STORAGE EXTERNAL`,
+		`INSERT INTO t VALUES (1, repeat('x', 5000), 0)`)
+	run := r.start()
+	run.waitState(cdc.StateStreaming)
+	run.finish()
+	r.db.Exec(t, `UPDATE t SET n = 1`, `ALTER TABLE t DROP COLUMN big`)
+	run = r.start()
+	run.waitState(cdc.StateStreaming)
+	run.caughtUp()
+	run.finish()
+	r.sameAsTable("t", "id")
+	records := cdctest.Read(t, r.k.Brokers, r.topic("t"))
+	if h, _ := records[len(records)-1].Header("incomplete"); string(h) != `["big"]` {
+		t.Errorf("header incomplete is %q, want the column's name", h)
+	}
+}
+
 // A value that the format cannot say stops the pipeline; it is not a null.
 func TestG5ValueThatCannotBeSaid(t *testing.T) {
 	t.Parallel()

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -48,6 +49,10 @@ func (l *life) complete(ctx context.Context, r *route, c *cdc.Change) error {
 	l.keyValues = key
 	for {
 		got, err := l.src.Reread(ctx, r.rel, key, missing, c.Tx.XID)
+		var gone *source.GoneError
+		if errors.As(err, &gone) {
+			return nil // dropped or retyped since: the format leaves the column out
+		}
 		if err != nil {
 			return err
 		}
