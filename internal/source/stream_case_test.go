@@ -154,16 +154,9 @@ func TestCase020PublicationDropped(t *testing.T) {
 	b := newBed(t, nil, plainTable)
 	b.Exec(t, `INSERT INTO t VALUES (1, 'x')`, `DROP PUBLICATION p`, `INSERT INTO t VALUES (2, 'x')`)
 	st := b.stream(t, b.from)
-	for {
-		_, err := st.Next(t.Context())
-		if err == nil {
-			continue
-		}
-		var term *cdc.TerminalError
-		if !errors.As(err, &term) || term.Reason != "publication-missing" {
-			t.Errorf("got %v, want a terminal error publication-missing", err)
-		}
-		return
+	var term *cdc.TerminalError
+	if err := nextError(t, st); !errors.As(err, &term) || term.Reason != "publication-missing" {
+		t.Errorf("got %v, want a terminal error publication-missing", err)
 	}
 }
 
@@ -420,16 +413,9 @@ func TestTwoPhaseSlotIsRefused(t *testing.T) {
 		`BEGIN; INSERT INTO t VALUES (1, 'x'); PREPARE TRANSACTION 'refused'`)
 	defer b.Exec(t, `ROLLBACK PREPARED 'refused'`)
 	st := b.stream(t, 0)
-	for {
-		_, err := st.Next(t.Context())
-		if err == nil {
-			continue
-		}
-		var term *cdc.TerminalError
-		if !errors.As(err, &term) || term.Reason != "slot-two-phase" {
-			t.Errorf("got %v, want slot-two-phase", err)
-		}
-		return
+	var term *cdc.TerminalError
+	if err := nextError(t, st); !errors.As(err, &term) || term.Reason != "slot-two-phase" {
+		t.Errorf("got %v, want slot-two-phase", err)
 	}
 }
 
