@@ -10,6 +10,9 @@ import (
 // headerLen is the length of a record batch's header (magic 2).
 const headerLen = 61
 
+// leastRoom is what a batch of a partition has room for of which nothing is known.
+const leastRoom = 512
+
 // Places in the header of a record batch.
 const (
 	atLength          = 8 // of what follows it
@@ -50,10 +53,12 @@ type batch struct {
 	acked  bool  // guarded by Writer.mu once the set is closed
 }
 
-// reset makes b an empty batch of t.
+// reset makes b an empty batch of t, with room for as much as t's last batch held
+// and a little more: a quiet partition's stay small, and a busy one's do not grow
+// step by step, which would leave four times their size as garbage.
 func (b *batch) reset(t *Target) {
-	if cap(b.buf) < headerLen {
-		b.buf = make([]byte, headerLen, 512) // grows with its records; quiet partitions stay small
+	if room := max(leastRoom, min(t.room+t.room/8, t.limit)); cap(b.buf) < room {
+		b.buf = make([]byte, headerLen, room)
 	}
 	*b = batch{target: t, buf: b.buf[:headerLen], packed: b.packed[:0]}
 }

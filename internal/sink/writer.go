@@ -194,6 +194,7 @@ type Writer struct {
 type Target struct {
 	tp    cdc.TopicPartition
 	limit int // largest batch, unless a single record is larger
+	room  int // length of the last batch
 
 	batch *batch // in the set named set; of the appending goroutine
 	set   uint64
@@ -362,9 +363,7 @@ func (w *Writer) Handover() {
 	if w.open == nil {
 		return
 	}
-	s := w.open
-	w.open = nil
-	w.buffered.Add(s.bytes)
+	s := w.shut()
 	w.mu.Lock()
 	if w.cfg.Linger == 0 && len(w.flight)+len(w.queue) == 0 {
 		w.queue = append(w.queue, s) // the sender is free: it shall not lose a race against the next Append
@@ -393,11 +392,20 @@ func (w *Writer) reopen() {
 	w.open = s
 }
 
-// closeOpen queues the open set.
-func (w *Writer) closeOpen() {
+// shut ends the filling of the open set.
+func (w *Writer) shut() *set {
 	s := w.open
 	w.open = nil
 	w.buffered.Add(s.bytes)
+	for _, b := range s.batches {
+		b.target.room = len(b.buf)
+	}
+	return s
+}
+
+// closeOpen queues the open set.
+func (w *Writer) closeOpen() {
+	s := w.shut()
 	w.mu.Lock()
 	w.queue = append(w.queue, s)
 	w.mu.Unlock()
