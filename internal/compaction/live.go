@@ -60,11 +60,7 @@ func enumerate(ctx context.Context, r KeyReader, s Stretch, horizon, budget int6
 	}
 	p := pass{keys: make(map[string]int64)}
 	for {
-		err := r.ReadAll(ctx, s.TopicPartition, s.From, s.To, func(key []byte, tombstone bool, offset int64) error {
-			p.apply(key, tombstone || offset >= horizon, offset, budget)
-			return nil
-		})
-		if err != nil {
+		if err := p.read(ctx, r, s, horizon, budget); err != nil {
 			return fmt.Errorf("read keys of %s from %d to %d: %w", s.TopicPartition, s.From, s.To, err)
 		}
 		for _, key := range slices.Sorted(maps.Keys(p.keys)) {
@@ -87,6 +83,23 @@ type pass struct {
 	size      int64
 	low, high string
 	bounded   bool // high is set
+}
+
+// read applies the stretch: what lies before horizon, and then, if a key was
+// alive there, the rest. A topic that was empty when its table was copied, but
+// for markers, is not read at all.
+func (p *pass) read(ctx context.Context, r KeyReader, s Stretch, horizon, budget int64) error {
+	err := r.ReadAll(ctx, s.TopicPartition, s.From, horizon, func(key []byte, tombstone bool, offset int64) error {
+		p.apply(key, tombstone, offset, budget)
+		return nil
+	})
+	if err != nil || len(p.keys) == 0 || horizon == s.To {
+		return err
+	}
+	return r.ReadAll(ctx, s.TopicPartition, horizon, s.To, func(key []byte, _ bool, offset int64) error {
+		p.apply(key, true, offset, budget)
+		return nil
+	})
 }
 
 func (p *pass) apply(key []byte, gone bool, offset, budget int64) {
