@@ -191,12 +191,22 @@ func (m *meter) stop() (outcome, error) {
 	o := outcome{Took: time.Since(m.at), CPU: used() - m.cpu}
 	if m.file != nil {
 		pprof.StopCPUProfile()
-		m.err = errors.Join(m.err, m.file.Close())
+		m.err = errors.Join(m.err, m.file.Close(), m.allocations())
 	}
 	if m.at.IsZero() {
 		return o, errors.New("the run ended before it began")
 	}
 	return o, m.err
+}
+
+// allocations writes what was allocated in all, and what is still in use.
+func (m *meter) allocations() error {
+	runtime.GC() // the profile is as old as the last collection
+	f, err := os.Create(filepath.Join(m.profile, m.name+".allocs.pprof"))
+	if err != nil {
+		return err
+	}
+	return errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
 }
 
 // used is the CPU time of this process so far.
