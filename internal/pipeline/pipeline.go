@@ -58,7 +58,6 @@ func (p *Pipeline) Run(ctx context.Context) error {
 			p.enter(cdc.StateDone, nil)
 			return nil
 		case cdc.IsTerminal(err):
-			p.log.Error("pipeline failed and waits for somebody to act", "error", err)
 			p.enter(cdc.StateFailed, err)
 			return err
 		}

@@ -91,7 +91,7 @@ func (s *Source) Snapshot(ctx context.Context, tables []cdc.Table, workers int) 
 	}
 	sn := newSnapshot(s, ex, planned, workers)
 	sn.start()
-	s.log.Info("snapshot began", "lsn", ex.lsn, "tables", len(tables), "workers", sn.workers)
+	s.log.Debug("snapshot began", "lsn", ex.lsn, "tables", len(tables), "workers", sn.workers)
 	return sn, nil
 }
 
@@ -255,7 +255,7 @@ func (sn *Snapshot) Finish(ctx context.Context) error {
 	sn.finished = true
 	sn.cancel(errSnapshotFinished)
 	sn.wait.Wait()
-	sn.source.log.Info("snapshot finished", "lsn", sn.export.lsn)
+	sn.source.log.Debug("snapshot finished", "lsn", sn.export.lsn)
 	return nil
 }
 
