@@ -68,6 +68,7 @@ func TestCompare(t *testing.T) {
 		{"a column twice", func(r map[string]string) { r[keyY] = strings.Replace(rowY, `{`, `{"day":null,`, 1) }, []string{"different " + keyY}},
 		{"the key says another row", func(r map[string]string) { r[keyX] = rowY }, []string{"different " + keyX}},
 		{"a key of other columns", func(r map[string]string) { delete(r, keyX); r[`{"id":1}`] = rowX }, []string{`ghost {"id":1}`, `missing {"a" : 1, "b" : "x"}`}},
+		{"a key of a column more", func(r map[string]string) { delete(r, keyX); r[`{"a":1,"b":"x","num":1}`] = rowX }, []string{`different {"a":1,"b":"x","num":1}`}},
 		{"a value of another type", func(r map[string]string) { r[keyX] = strings.Replace(rowX, "1.50", `"many"`, 1) }, []string{"different " + keyX, `missing {"a" : 1, "b" : "x"}`}},
 		{"a key of another type", func(r map[string]string) { r[`{"a":"one","b":"x"}`] = rowX }, []string{`different {"a":"one","b":"x"}`}},
 		{"no object", func(r map[string]string) { r[keyX] = "[1]" }, []string{"different " + keyX, `missing {"a" : 1, "b" : "x"}`}},

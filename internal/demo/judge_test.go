@@ -44,6 +44,7 @@ func TestDisturbed(t *testing.T) {
 		{"key lost", holding([]rec{{2, "a", "2"}}), []string{"c"}},
 		{"older value kept", holding([]rec{{0, "a", "1"}, {3, "c", "1"}}), []string{"a"}},
 		{"same offset, other bytes", holding([]rec{{2, "a", "X"}, {3, "c", "1"}}), []string{"a"}},
+		{"same value elsewhere", holding([]rec{{2, "a", "2"}, {5, "c", "1"}}), []string{"c"}},
 		{"deleted key alive again", holding([]rec{{1, "b", "1"}, {2, "a", "2"}, {3, "c", "1"}}), []string{"b"}},
 		{"partition lost", holding(), []string{"a", "c"}},
 	} {
