@@ -128,5 +128,5 @@ func refill(spec cdc.TopicSpec) string {
 	case cdc.PolicyProgress:
 		return "a pipeline without progress takes a new snapshot when it starts"
 	}
-	return "cdc verify shows what is missing, cdc repair or cdc snapshot TABLE writes it"
+	return "cdc drop PIPELINE, then cdc run, copies the tables again; what was deleted meanwhile is tombstoned"
 }

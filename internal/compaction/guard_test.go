@@ -27,7 +27,7 @@ func TestCase087Case088GuardStopsThePipeline(t *testing.T) {
 			c.must(err)
 		}, []string{`topic "rows": partitions is 6, want 3`, "kafka-topics.sh"}},
 		{"case 88: state topic to be deleted from", func(c *cluster) { c.set("rows", "cleanup.policy", "compact,delete") },
-			[]string{`topic "rows": cleanup.policy is compact,delete, want compact`, "kafka-configs.sh", "cdc repair"}},
+			[]string{`topic "rows": cleanup.policy is compact,delete, want compact`, "kafka-configs.sh", "cdc drop PIPELINE"}},
 		{"case 88: state topic not compacted", func(c *cluster) { c.set("rows", "cleanup.policy", "delete") },
 			[]string{`topic "rows": cleanup.policy is delete`}},
 		{"history compacted", func(c *cluster) { c.set("events", "cleanup.policy", "compact") },

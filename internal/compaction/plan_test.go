@@ -47,7 +47,7 @@ func TestPlan(t *testing.T) {
 		{name: "case 87: partitions added", want: []cdc.TopicSpec{stateTopic}, actual: []cdc.TopicState{altered(stateTopic, 12)},
 			refused: []string{`topic "rows": partitions is 12, want 6`}, mend: []string{"kafka-topics.sh --bootstrap-server HOST:PORT --delete --topic rows"}},
 		{name: "case 88: state topic not compacted", want: []cdc.TopicSpec{stateTopic}, actual: []cdc.TopicState{altered(stateTopic, 6, "cleanup.policy", "delete")},
-			refused: []string{`cleanup.policy is delete, want compact`}, mend: []string{"--entity-name rows --add-config cleanup.policy=compact", "cdc repair"}},
+			refused: []string{`cleanup.policy is delete, want compact`}, mend: []string{"--entity-name rows --add-config cleanup.policy=compact", "cdc drop PIPELINE"}},
 		{name: "history topic compacted", want: []cdc.TopicSpec{history}, actual: []cdc.TopicState{altered(history, 6, "cleanup.policy", "compact,delete")},
 			refused: []string{`cleanup.policy is compact,delete, want delete`}, mend: []string{"es.log"}},
 		{name: "history topic that ends", want: []cdc.TopicSpec{history}, actual: []cdc.TopicState{altered(history, 6, "retention.ms", "604800000", "retention.bytes", "5")},

@@ -148,7 +148,7 @@ func (k *checker) explainReplication(err error) (mend, what string) {
 	role := k.s.role()
 	switch state := sqlState(err); {
 	case state == "53300":
-		return "ALTER SYSTEM SET max_wal_senders = …; then restart Postgres; or end a replication connection that is not needed.", "no replication connection is free"
+		return "ALTER SYSTEM SET max_wal_senders = …; -- then restart Postgres; or end a replication connection that is not needed", "no replication connection is free"
 	case state == codeInsufficientPrivilege:
 		return fmt.Sprintf("ALTER ROLE %s REPLICATION; -- on Amazon RDS: GRANT rds_replication TO %s;", role, role), "the role may not replicate"
 	case state == "28000":
@@ -184,7 +184,7 @@ func (k *checker) walLevel(ctx context.Context, c *pgx.Conn) error {
 	case level == "logical", k.s.version >= 190000 && set == "replica":
 		k.ok("wal_level is %s", level)
 	default:
-		k.add(LevelError, "ALTER SYSTEM SET wal_level = 'logical'; then restart Postgres. (Amazon RDS: rds.logical_replication = 1; Cloud SQL: cloudsql.logical_decoding = on)",
+		k.add(LevelError, "ALTER SYSTEM SET wal_level = 'logical'; -- then restart Postgres (Amazon RDS: rds.logical_replication = 1; Cloud SQL: cloudsql.logical_decoding = on)",
 			"wal_level is %s, want logical", level)
 	}
 	return nil
@@ -204,13 +204,13 @@ func (k *checker) places(ctx context.Context, c *pgx.Conn) error {
 	case own || free >= 2:
 		k.ok("%d of %d replication slots are in use", slots, maxSlots)
 	default:
-		k.add(LevelError, fmt.Sprintf("ALTER SYSTEM SET max_replication_slots = %d; then restart Postgres; or drop slots that nobody reads.", slots+2),
+		k.add(LevelError, fmt.Sprintf("ALTER SYSTEM SET max_replication_slots = %d; -- then restart Postgres; or drop slots that nobody reads", slots+2),
 			"%d of max_replication_slots = %d are in use, the first snapshot needs two", slots, maxSlots)
 	}
 	if maxSenders-senders >= 2 {
 		k.ok("%d of %d walsenders are in use", senders, maxSenders)
 	} else {
-		k.add(LevelError, fmt.Sprintf("ALTER SYSTEM SET max_wal_senders = %d; then restart Postgres.", senders+2),
+		k.add(LevelError, fmt.Sprintf("ALTER SYSTEM SET max_wal_senders = %d; -- then restart Postgres", senders+2),
 			"%d of max_wal_senders = %d are in use, two are needed", senders, maxSenders)
 	}
 	return nil
@@ -316,7 +316,7 @@ func (k *checker) publication(ctx context.Context, c *pgx.Conn, tables []cdc.Tab
 	case may:
 		k.ok("publication %q will be made to cover the captured tables: %s", k.s.cfg.Publication, mend)
 	default:
-		k.add(LevelError, "Run as the owner of the tables, with CREATE on the database, or as a superuser:\n"+mend,
+		k.add(LevelError, "-- as the owner of the tables with CREATE on the database, or as a superuser:\n"+mend,
 			"publication %q does not cover the captured tables, and the role may not make it so", k.s.cfg.Publication)
 	}
 	return nil
@@ -335,7 +335,7 @@ func (k *checker) slot(ctx context.Context, c *pgx.Conn) error {
 	case slot.Plugin != plugin || slot.Database != k.s.database:
 		k.add(LevelError, "Choose another slot name.", "slot %q belongs to plugin %q of database %q", slot.Name, slot.Plugin, slot.Database)
 	case slot.WALStatus == "lost" || slot.Invalidation != "":
-		k.add(LevelError, fmt.Sprintf("SELECT pg_drop_replication_slot(%s); then snapshot again.", quoteLiteral(slot.Name)),
+		k.add(LevelError, fmt.Sprintf("SELECT pg_drop_replication_slot(%s); -- then the tables must be copied again", quoteLiteral(slot.Name)),
 			"slot %q is lost (%s): the WAL it needs is gone", slot.Name, slot.Invalidation)
 	case slot.TwoPhase:
 		k.add(LevelError, "Drop the slot and let the first snapshot make it anew.", "slot %q decodes prepared transactions (two_phase), which would arrive before their commit", slot.Name)

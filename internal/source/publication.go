@@ -64,10 +64,10 @@ func applyPublication(ctx context.Context, c *pgx.Conn, statements []string) err
 	})
 	switch sqlState(err) {
 	case codeInsufficientPrivilege:
-		return cdc.Terminal("publication-rights", "Run as the owner of the tables, with CREATE on the database, or as a superuser:\n"+mend,
+		return cdc.Terminal("publication-rights", "-- as the owner of the tables with CREATE on the database, or as a superuser:\n"+mend,
 			"the role may not create or change it: %w", err)
 	case codeReadOnly:
-		return cdc.Terminal("publication-rights", "Run on the primary:\n"+mend, "the server is a read-only standby: %w", err)
+		return cdc.Terminal("publication-rights", "-- on the primary:\n"+mend, "the server is a read-only standby: %w", err)
 	case codeLockTimeout:
 		return fmt.Errorf("a table stayed locked for %s (VACUUM or ALTER TABLE?): %w", publicationLockTimeout, err)
 	}
@@ -298,12 +298,12 @@ func (p *publication) check() error {
 	}
 	if all := strings.Split(publishedOps, ", "); len(p.ops) != len(all) {
 		return cdc.Terminal("publication-options",
-			fmt.Sprintf("ALTER PUBLICATION %s SET (publish = '%s'); what was not published meanwhile is missing: cdc repair", quote(p.name), publishedOps),
+			fmt.Sprintf("ALTER PUBLICATION %s SET (publish = '%s'); -- what was not published meanwhile is missing until the tables are copied again: cdc drop PIPELINE, then cdc run", quote(p.name), publishedOps),
 			"it does not publish %s", strings.Join(without(all, p.ops), ", "))
 	}
 	if !p.viaRoot {
 		return cdc.Terminal("publication-options",
-			fmt.Sprintf("ALTER PUBLICATION %s SET (publish_via_partition_root = true); what partitions published meanwhile is missing: cdc repair", quote(p.name)),
+			fmt.Sprintf("ALTER PUBLICATION %s SET (publish_via_partition_root = true); -- what partitions published meanwhile is missing until the tables are copied again: cdc drop PIPELINE, then cdc run", quote(p.name)),
 			"it publishes partitions under their own names (publish_via_partition_root is off), and they are captured through their root")
 	}
 	return nil

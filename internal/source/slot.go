@@ -181,9 +181,9 @@ func (s *Source) slotError(name, blocker string, err error) error {
 	case codeTooManySlots:
 		return cdc.Terminal("slots-exhausted", "Raise max_replication_slots (a restart of Postgres), or drop a slot that nobody reads: SELECT slot_name, active, restart_lsn FROM pg_replication_slots;", "%w", err)
 	case codeInsufficientPrivilege:
-		return cdc.Terminal("replication-rights", "ALTER ROLE … REPLICATION; (on Amazon RDS: GRANT rds_replication TO …;)", "%w", err)
+		return cdc.Terminal("replication-rights", "ALTER ROLE … REPLICATION; -- on Amazon RDS: GRANT rds_replication TO …;", "%w", err)
 	case codeNotInState:
-		return cdc.Terminal("wal-level", "ALTER SYSTEM SET wal_level = 'logical'; then restart Postgres.", "%w", err)
+		return cdc.Terminal("wal-level", "ALTER SYSTEM SET wal_level = 'logical'; -- then restart Postgres", "%w", err)
 	}
 	return err
 }

@@ -226,7 +226,7 @@ func (s *Source) slotsFree(ctx context.Context, c *pgx.Conn) error {
 		return fmt.Errorf("count replication slots: %w", err)
 	}
 	if needed := 2 - own; limit-used < needed {
-		return cdc.Terminal("slots-exhausted", fmt.Sprintf("ALTER SYSTEM SET max_replication_slots = %d; then restart Postgres; or drop slots that nobody reads.", used+needed),
+		return cdc.Terminal("slots-exhausted", fmt.Sprintf("ALTER SYSTEM SET max_replication_slots = %d; -- then restart Postgres; or drop slots that nobody reads", used+needed),
 			"%s has %d of max_replication_slots = %d in use, a snapshot needs %d more", s.target, used, limit, needed)
 	}
 	return nil
