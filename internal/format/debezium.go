@@ -77,7 +77,7 @@ func (v *envelope) value(dst, absent []byte, e *Encoder, c *cdc.Change, op cdc.O
 		return dst, absent, err
 	}
 	dst = append(dst, `,"source":`...)
-	now := v.f.now()
+	now := e.now
 	dst = v.source(dst, c, now.UnixMicro())
 	dst = append(dst, `,"transaction":null,"op":"`...)
 	dst = append(dst, byte(op), '"')

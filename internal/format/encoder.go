@@ -3,6 +3,7 @@ package format
 import (
 	"bytes"
 	"fmt"
+	"time"
 
 	"cdc/internal/cdc"
 )
@@ -40,7 +41,8 @@ type Encoder struct {
 	columns  []column
 	key      []keyColumn
 	shape    shape
-	inside   bool // every key column is part of the replica identity
+	inside   bool      // every key column is part of the replica identity
+	now      time.Time // of the change in hand
 	record   cdc.Record
 	newKey   []byte
 	oldKey   []byte
@@ -175,6 +177,7 @@ func (e *Encoder) appendKey(dst []byte, row, other []cdc.Value, header bool) ([]
 //     debezium-json: delete and tombstone of the old key, create of the new.
 //   - delete: json: tombstone; debezium-json: delete, tombstone.
 func (e *Encoder) Encode(c *cdc.Change, out Emitter) error {
+	e.now = e.f.now()
 	switch c.Op {
 	case cdc.OpInsert, cdc.OpRead:
 		return e.upsert(c, out, c.Op)
@@ -284,6 +287,7 @@ func (e *Encoder) remove(c *cdc.Change, out Emitter) (err error) {
 // Tombstone emits the removal of a key: for a TRUNCATE, whose change is c, and
 // for a ghost, where c is nil.
 func (e *Encoder) Tombstone(key []byte, c *cdc.Change, out Emitter) error {
+	e.now = e.f.now()
 	op := cdc.OpDelete
 	if c != nil {
 		op = c.Op
@@ -301,7 +305,7 @@ func (e *Encoder) emit(out Emitter, key, value, absent []byte) error {
 		e.record.Headers = append(e.headers, cdc.Header{Key: HeaderIncomplete, Value: absent})
 		e.headers = e.record.Headers[:len(e.headers)]
 	}
-	e.record.Time = e.f.now().UnixMilli()
+	e.record.Time = e.now.UnixMilli()
 	return out.Emit(&e.record)
 }
 
