@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -33,11 +34,11 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (*stack, e
 	if e := cfg.Kafka.Embedded; e != nil {
 		s.broker, err = broker.Start(ctx, broker.Config{Dir: e.Dir, Listen: e.Listen, Logger: log.With("component", "broker")})
 		if err != nil {
-			return nil, err
+			return nil, environmentError("%w", err)
 		}
 	}
 	if s.sink, err = sinkConfig(cfg, s.address(cfg), log); err != nil {
-		return nil, err
+		return nil, errors.Join(err, s.close())
 	}
 	names := cfg.PipelineNames()
 	damage := newDamage(s.broker, len(names))

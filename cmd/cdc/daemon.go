@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +24,9 @@ const compactEvery = time.Hour
 type daemon struct {
 	*stack
 	log *slog.Logger
+	// failed, where set, tells of a pipeline that failed for good when it does,
+	// others running on. May be called by several goroutines.
+	failed func(name string, err error)
 }
 
 // Status implements admin.Source.
@@ -36,16 +42,68 @@ func (d *daemon) Status() []cdc.Status {
 func (d *daemon) Version() string { return version() }
 
 // runDaemon builds what the configuration describes and runs it. A pipeline that
-// fails for good leaves the others running, and is seen in /readyz; the error
-// comes when none is left.
-func runDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
+// fails for good is told of at once on errOut, leaves the others running, and is
+// seen in /readyz; the error comes when none is left, and says no more than which.
+func runDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger, errOut io.Writer) error {
 	s, err := build(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
-	d := &daemon{stack: s, log: log}
+	var failed failures
+	d := &daemon{stack: s, log: log, failed: func(name string, err error) {
+		failed.tell(log, cfg.Log.Format, errOut, name, err)
+	}}
 	err = d.run(ctx, cfg.Admin.Listen)
-	return errors.Join(err, s.close())
+	return errors.Join(failed.err(), err, s.close())
+}
+
+// failures are the pipelines that failed for good.
+type failures struct {
+	mu    sync.Mutex
+	names []string
+}
+
+// tell logs a failure, and writes for people what is wrong and, on lines of its
+// own to be copied, what mends it. A log in JSON is for machines: there both are
+// attributes.
+func (f *failures) tell(log *slog.Logger, format string, errOut io.Writer, name string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.names = append(f.names, name)
+	attrs := []any{"pipeline", name}
+	var t *cdc.TerminalError
+	if errors.As(err, &t) {
+		attrs = append(attrs, "reason", t.Reason)
+	}
+	if format == "json" {
+		attrs = append(attrs, "error", plainError(err))
+		if t != nil {
+			attrs = append(attrs, "mend", t.Mend)
+		}
+		log.Error("pipeline failed", attrs...)
+		return
+	}
+	log.Error("pipeline failed", attrs...)
+	fmt.Fprintln(errOut, describeError(fmt.Errorf("pipeline %s: %w", name, err)))
+}
+
+func (f *failures) err() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.names) == 0 {
+		return nil
+	}
+	slices.Sort(f.names)
+	return fmt.Errorf("failed for good: %s", strings.Join(f.names, ", "))
+}
+
+// plainError is the text of an error without what mends it.
+func plainError(err error) string {
+	var t *cdc.TerminalError
+	if errors.As(err, &t) && t.Mend != "" {
+		return strings.TrimSuffix(err.Error(), "\n"+t.Mend)
+	}
+	return err.Error()
 }
 
 func (d *daemon) run(ctx context.Context, listen string) error {
@@ -55,7 +113,7 @@ func (d *daemon) run(ctx context.Context, listen string) error {
 	if listen != "" {
 		side.Go(func() {
 			if err := admin.New(d, d.log).Run(ctx, listen); err != nil {
-				cancel(err)
+				cancel(environmentError("%w", err))
 			}
 		})
 	}
@@ -65,8 +123,12 @@ func (d *daemon) run(ctx context.Context, listen string) error {
 	errs := make([]error, len(d.pipelines))
 	for i, p := range d.pipelines {
 		pipelines.Go(func() {
-			if err := p.Run(ctx); err != nil {
-				errs[i] = fmt.Errorf("pipeline %s: %w", p.Status().Name, err)
+			name, err := p.Status().Name, p.Run(ctx)
+			switch {
+			case err != nil && d.failed != nil:
+				d.failed(name, err)
+			case err != nil:
+				errs[i] = fmt.Errorf("pipeline %s: %w", name, err)
 			}
 		})
 	}

@@ -38,7 +38,7 @@ The pipeline must not be running.`,
 				return err
 			}
 			if err := pipeline.Drop(cmd.Context(), pipelineConfig(cfg, p, sc, log)); err != nil {
-				return err
+				return surroundings(err)
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "dropped")
 			return nil

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cdc/internal/cdc"
 	"cdc/internal/config"
 )
 
@@ -41,6 +42,15 @@ func usageError(format string, args ...any) error {
 // environmentError is something missing or not ready around the process (%w works).
 func environmentError(format string, args ...any) error {
 	return &exitError{exitEnvironment, fmt.Errorf(format, args...)}
+}
+
+// surroundings gives an error of Postgres or Kafka its exit code: one that trying
+// again may mend is about what is around the process.
+func surroundings(err error) error {
+	if err == nil || cdc.IsTerminal(err) {
+		return err
+	}
+	return environmentError("%w", err)
 }
 
 // exitCode is what the process ends with after err.

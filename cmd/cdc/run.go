@@ -17,7 +17,7 @@ A pipeline that fails for good leaves the others running; the process ends when 
 			if err != nil {
 				return err
 			}
-			return runDaemon(cmd.Context(), cfg, log)
+			return runDaemon(cmd.Context(), cfg, log, cmd.ErrOrStderr())
 		},
 	}
 }

@@ -45,7 +45,7 @@ func newTailCommand(g *globals) *cobra.Command {
 			}
 			client, err := sink.Dial(cmd.Context(), sc)
 			if err != nil {
-				return err
+				return environmentError("%w", err)
 			}
 			defer client.Close()
 			return tail(cmd.Context(), client, args[0], fromBeginning, follow, func(l tailLine) error {

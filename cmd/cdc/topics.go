@@ -43,7 +43,7 @@ to its records is refused, with the reason and the command that mends it.`,
 			for _, name := range cfg.PipelineNames() {
 				specs, steps, err := pipeline.Topics(cmd.Context(), pipelineConfig(cfg, cfg.Pipelines[name], sc, log), apply)
 				if err != nil {
-					return fmt.Errorf("pipeline %s: %w", name, err)
+					return surroundings(fmt.Errorf("pipeline %s: %w", name, err))
 				}
 				todo := map[string]string{}
 				for _, s := range steps {
