@@ -365,13 +365,16 @@ func (w *Writer) Handover() {
 	}
 	s := w.shut()
 	w.mu.Lock()
-	if w.cfg.Linger == 0 && len(w.flight)+len(w.queue) == 0 {
+	busy := len(w.flight) > 0
+	if w.cfg.Linger == 0 && !busy && len(w.queue) == 0 {
 		w.queue = append(w.queue, s) // the sender is free: it shall not lose a race against the next Append
 	} else {
 		w.slot = s
 	}
 	w.mu.Unlock()
-	signal(w.wake)
+	if !busy { // else the next answer wakes the sender, which can do nothing with the slot before
+		signal(w.wake)
+	}
 }
 
 // reopen takes the handed over set back, or begins a new one.
