@@ -56,13 +56,13 @@ func run(ctx context.Context, o options, out, log io.Writer) (err error) {
 	if err := b.start(ctx); err != nil {
 		return err
 	}
+	if err := b.memory(ctx); err != nil { // first: it warms up the broker's JVM
+		return err
+	}
 	if len(b.readers) > 0 {
 		if err := b.rounds(ctx); err != nil {
 			return err
 		}
-	}
-	if err := b.memory(ctx); err != nil {
-		return err
 	}
 	return b.report.write(out)
 }
