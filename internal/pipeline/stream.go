@@ -113,14 +113,22 @@ func (l *life) take(ctx context.Context, c *cdc.Change) error {
 // format stops the pipeline: trying again gives the same, and leaving it out
 // would be a silent null.
 func (l *life) encode(r *route, c *cdc.Change) error {
-	err := r.enc.Encode(c, l)
-	var bad *format.ValueError
-	if errors.As(err, &bad) {
-		return cdc.Terminal("value",
-			"Mend the row, leave the column out (columns: of the pipeline), or choose another format.",
-			"change at %s: %w", c.LSN, err)
+	if err := r.enc.Encode(c, l); err != nil {
+		return unsayable(c, err)
 	}
-	return err
+	return nil
+}
+
+// unsayable stands apart from encode because what errors.As fills in is
+// allocated where it is declared: once a row there.
+func unsayable(c *cdc.Change, err error) error {
+	var bad *format.ValueError
+	if !errors.As(err, &bad) {
+		return err
+	}
+	return cdc.Terminal("value",
+		"Mend the row, leave the column out (columns: of the pipeline), or choose another format.",
+		"change at %s: %w", c.LSN, err)
 }
 
 // message publishes a logical message. A transactional one stands between the
