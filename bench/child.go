@@ -92,6 +92,7 @@ func measured(ctx context.Context, j job) (outcome, error) {
 }
 
 func serveRun(in io.Reader, out io.Writer) error {
+	pipeline.TightHeap()
 	var j job
 	if err := json.NewDecoder(in).Decode(&j); err != nil {
 		return fmt.Errorf("read job: %w", err)

@@ -14,6 +14,7 @@ import (
 	"cdc/internal/admin"
 	"cdc/internal/cdc"
 	"cdc/internal/config"
+	"cdc/internal/pipeline"
 )
 
 // compactEvery is how often the embedded broker compacts its log: it stops the
@@ -45,6 +46,9 @@ func (d *daemon) Version() string { return version() }
 // fails for good is told of at once on errOut, leaves the others running, and is
 // seen in /readyz; the error comes when none is left, and says no more than which.
 func runDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger, errOut io.Writer) error {
+	if cfg.Kafka.Embedded == nil { // the embedded broker's memory is not the pipelines'
+		pipeline.TightHeap()
+	}
 	s, err := build(ctx, cfg, log)
 	if err != nil {
 		return err
