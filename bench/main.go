@@ -81,6 +81,9 @@ func (o *options) validate(rest []string) error {
 			return fmt.Errorf("-sinks %q: want some of %s", s, strings.Join(sinks, ","))
 		}
 	}
+	if len(o.formats) == 0 {
+		return errors.New("-formats must name one at least")
+	}
 	for _, s := range o.formats {
 		if s != "json" && s != "debezium-json" {
 			return fmt.Errorf("-formats %q: want json or debezium-json", s)

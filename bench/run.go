@@ -70,15 +70,17 @@ func run(ctx context.Context, o options, out, log io.Writer) (err error) {
 func (b *bench) say(format string, args ...any) { fmt.Fprintf(b.log, format+"\n", args...) }
 
 func (b *bench) start(ctx context.Context) (err error) {
-	if b.recv, err = findRecvlogical(ctx, b.major); err != nil {
-		return err
+	if len(b.readers) > 0 {
+		if b.recv, err = findRecvlogical(ctx, b.major); err != nil {
+			return err
+		}
 	}
 	if b.profile != "" {
 		if err := os.MkdirAll(b.profile, 0o755); err != nil {
 			return fmt.Errorf("make directory for profiles: %w", err)
 		}
 	}
-	b.say("starting PostgreSQL, the embedded broker and Apache Kafka %s", b.kafka)
+	b.say("starting PostgreSQL and the brokers")
 	b.pg, err = pgserver.Start(ctx, pgserver.Options{Version: b.major, Settings: settings, Notice: b.log})
 	if err != nil {
 		return err
