@@ -37,6 +37,7 @@ type life struct {
 	order     []*capture
 	routes    map[uint32]*route // by relation OID, newest version
 	last      *route            // of the row before: most rows follow one of the same table
+	passed    *cdc.Relation     // newest that is published and none of ours
 
 	memory     memory
 	progress   Progress // as last written

@@ -56,6 +56,9 @@ func (l *life) routeOf(rel *cdc.Relation) (*route, error) {
 	return r, nil
 }
 
+// reasonKeyChanged is the reason of the error with which unroutable deals.
+const reasonKeyChanged = "key-changed"
+
 func (l *life) compile(rel *cdc.Relation, before *route) (*route, error) {
 	c := l.captures[rel.ID]
 	if c == nil {
@@ -66,8 +69,11 @@ func (l *life) compile(rel *cdc.Relation, before *route) (*route, error) {
 		key[i] = rel.Columns[at].Name
 	}
 	if !slices.Equal(key, c.table.Key) {
-		return nil, cdc.Terminal("key-changed",
-			"Start the pipeline again: it copies the table under its new key and tombstones the old ones.",
+		mend := "Start the pipeline again: it copies the table under its new key and tombstones the old ones."
+		if l.cfg.Snapshot == SnapshotNever {
+			mend = "Set snapshot: initial for the pipeline and start it again: it copies the table under its new key and tombstones the old ones."
+		}
+		return nil, cdc.Terminal(reasonKeyChanged, mend,
 			"the key of table %s changed from %v to %v", c.table.FullName(), c.table.Key, key)
 	}
 	enc, err := l.format.Compile(rel)

@@ -91,12 +91,15 @@ func (l *life) take(ctx context.Context, c *cdc.Change) error {
 		return l.message(c)
 	}
 	captured := l.captures[c.Relation.ID]
-	if captured == nil || c.Tx.Final < captured.since {
-		return nil // published and not ours, or in the table's own snapshot, perhaps under another key
+	if captured == nil {
+		return l.foreign(c)
+	}
+	if c.Tx.Final < captured.since {
+		return nil // in the table's own snapshot, perhaps under another key
 	}
 	r, err := l.routeOf(c.Relation)
 	if err != nil {
-		return err
+		return l.unroutable(ctx, captured, err)
 	}
 	l.tally.changes++
 	l.change, l.capture, l.record = c, r.capture, 0
@@ -107,6 +110,42 @@ func (l *life) take(ctx context.Context, c *cdc.Change) error {
 		return err
 	}
 	return l.encode(r, c)
+}
+
+// foreign is a change of a table that is published and not captured. A table that
+// was dropped and made again under a captured name is one at first: the life ends,
+// and the next one finds the new table and copies it. What the stream still holds
+// of the old one lies before that copy, so this happens once.
+func (l *life) foreign(c *cdc.Change) error {
+	if c.Relation == l.passed {
+		return nil
+	}
+	for _, own := range l.order {
+		same := own.table.Namespace == c.Relation.Namespace && own.table.Name == c.Relation.Name
+		if same && c.Tx.Final >= own.since && l.cfg.Snapshot != SnapshotNever {
+			return fmt.Errorf("table %s was dropped and made again: starting over, to copy the new one", own.table.FullName())
+		}
+	}
+	l.passed = c.Relation
+	return nil
+}
+
+// unroutable ends a life at a change that cannot be written. Where the key is
+// another one the table's record goes too: the next start then copies the table
+// and passes over the changes under the other key, also where the key has become
+// the recorded one again by then.
+func (l *life) unroutable(ctx context.Context, c *capture, cause error) error {
+	var t *cdc.TerminalError
+	if !errors.As(cause, &t) || t.Reason != reasonKeyChanged {
+		return cause
+	}
+	if err := l.append(tablePrefix+c.table.FullName(), nil); err != nil {
+		return err
+	}
+	if err := l.flush(ctx); err != nil {
+		return err
+	}
+	return cause
 }
 
 // encode writes the records of a change. A value that cannot be said in the
