@@ -31,6 +31,7 @@ type envelope struct {
 	version []byte // `{"version":…,"name":"srv","ts_ms":`
 	db      []byte // `,"db":"db","sequence":"[`
 	table   []byte // `,"schema":"public","table":"t","txId":`
+	block   block  // of the newest row
 }
 
 func (f *Format) newEnvelope(schema, table string) (*envelope, error) {
@@ -99,19 +100,52 @@ var marks = [...]string{
 
 // source appends the source block. Its times are those of the commit, or of
 // the snapshot; where there is neither (a message outside a transaction), now.
+// What is the same for all rows of a transaction is made once.
 func (v *envelope) source(dst []byte, c *cdc.Change, now int64) []byte {
+	b := &v.block
+	if c.Tx == nil || c.Tx.CommitTime == 0 || c.Op == cdc.OpMessage {
+		b.of = blockOf{}
+		v.fill(b, c, now)
+	} else if of := (blockOf{*c.Tx, c.Mark, c.Op == cdc.OpRead}); b.of != of {
+		b.of = of
+		v.fill(b, c, now)
+	}
+	dst = append(dst, b.head...)
+	at := len(dst)
+	dst = strconv.AppendUint(dst, uint64(c.LSN), 10)
+	end := len(dst)
+	dst = append(dst, b.middle...)
+	dst = append(dst, dst[at:end]...)
+	return append(dst, b.tail...)
+}
+
+// block is a source block without the LSN, which stands in it twice.
+type block struct {
+	of                 blockOf // what it belongs to; zero: nothing
+	head, middle, tail []byte
+}
+
+// blockOf is everything a block is made of that may change from row to row.
+type blockOf struct {
+	tx   cdc.Tx
+	mark cdc.SnapshotMark
+	read bool
+}
+
+func (v *envelope) fill(b *block, c *cdc.Change, now int64) {
 	micros := now
 	if c.Tx != nil && c.Tx.CommitTime != 0 {
 		micros = c.Tx.CommitTime
 	}
-	dst = append(dst, v.version...)
+	dst := append(b.head[:0], v.version...)
 	dst = strconv.AppendInt(dst, floorDiv(micros, microsPerMilli), 10)
 	dst = append(dst, `,"snapshot":"`...)
 	dst = append(dst, snapshotMark(c)...)
 	dst = append(dst, '"')
 	dst = append(dst, v.db...)
-	dst = appendSequence(dst, c)
-	dst = append(dst, `,"ts_us":`...)
+	b.head = appendSequence(dst, c)
+
+	dst = append(b.middle[:0], `\"]","ts_us":`...)
 	dst = strconv.AppendInt(dst, micros, 10)
 	dst = append(dst, `,"ts_ns":`...)
 	dst = strconv.AppendInt(dst, micros*1000, 10)
@@ -121,18 +155,19 @@ func (v *envelope) source(dst []byte, c *cdc.Change, now int64) []byte {
 	} else {
 		dst = strconv.AppendUint(dst, uint64(c.Tx.XID), 10)
 	}
-	dst = append(dst, `,"lsn":`...)
-	dst = strconv.AppendUint(dst, uint64(c.LSN), 10)
-	dst = append(dst, `,"xmin":null,"origin":`...)
+	b.middle = append(dst, `,"lsn":`...)
+
+	dst = append(b.tail[:0], `,"xmin":null,"origin":`...)
 	if c.Tx == nil || c.Tx.Origin == "" {
-		return append(dst, `null,"origin_lsn":null}`...)
+		b.tail = append(dst, `null,"origin_lsn":null}`...)
+		return
 	}
 	// An origin's name is at most 512 bytes of the server's encoding; one that is
 	// not valid UTF-8 is cut, it is no data of the row.
 	dst, _ = appendString(dst, []byte(c.Tx.Origin), true)
 	dst = append(dst, `,"origin_lsn":`...)
 	dst = strconv.AppendUint(dst, uint64(c.Tx.OriginLSN), 10)
-	return append(dst, '}')
+	b.tail = append(dst, '}')
 }
 
 func snapshotMark(c *cdc.Change) string {
@@ -142,8 +177,9 @@ func snapshotMark(c *cdc.Change) string {
 	return marks[cdc.MarkNone]
 }
 
-// appendSequence appends what stands between [ and ] of source.sequence: the end
-// of the transaction before, if one was seen, and the row's LSN, as JSON inside JSON.
+// appendSequence appends what stands between [ and the row's LSN in
+// source.sequence: the end of the transaction before, if one was seen. It is JSON
+// inside JSON.
 func appendSequence(dst []byte, c *cdc.Change) []byte {
 	if c.Op == cdc.OpRead || c.Tx == nil || c.Tx.PrevEnd == 0 {
 		dst = append(dst, "null"...)
@@ -152,9 +188,7 @@ func appendSequence(dst []byte, c *cdc.Change) []byte {
 		dst = strconv.AppendUint(dst, uint64(c.Tx.PrevEnd), 10)
 		dst = append(dst, `\"`...)
 	}
-	dst = append(dst, `,\"`...)
-	dst = strconv.AppendUint(dst, uint64(c.LSN), 10)
-	return append(dst, `\"]"`...)
+	return append(dst, `,\"`...)
 }
 
 // debeziumMessage is the value of a logical message (op m).

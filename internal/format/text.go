@@ -3,6 +3,7 @@ package format
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"unicode/utf8"
 )
@@ -29,7 +30,7 @@ func appendString(dst, s []byte, surrogates bool) ([]byte, error) {
 
 func appendEscaped(dst, s []byte, surrogates bool) ([]byte, error) {
 	start := 0
-	for i := 0; i < len(s); {
+	for i := plainPrefix(s); i < len(s); {
 		c := s[i]
 		if plain[c] {
 			i++
@@ -54,6 +55,21 @@ func appendEscaped(dst, s []byte, surrogates bool) ([]byte, error) {
 		i += size
 	}
 	return append(dst, s[start:]...), nil
+}
+
+// plainPrefix is a number of bytes at the front of s that are all plain, found
+// eight at a time. In each term the lowest byte that is not plain sets its own
+// high bit: below it nothing borrows.
+func plainPrefix(s []byte) int {
+	const ones = 0x0101010101010101
+	i := 0
+	for ; len(s)-i >= 8; i += 8 {
+		x := binary.LittleEndian.Uint64(s[i:])
+		if (x|(x-0x20*ones)|((x^'"'*ones)-ones)|((x^'\\'*ones)-ones))&(0x80*ones) != 0 {
+			break
+		}
+	}
+	return i
 }
 
 func appendEscape(dst []byte, c byte) []byte {
