@@ -159,9 +159,11 @@ func (s *Source) loadPublished(ctx context.Context, c *pgx.Conn, byOID map[uint3
 	if s.version < 150000 {
 		return nil // neither filters nor lists; generated columns are left out by Relation
 	}
-	rows, err := c.Query(ctx, `SELECT c.oid, coalesce(p.rowfilter, ''), p.attnames::text[]
+	// Up to 17 the view lists generated columns although the stream never has them.
+	rows, err := c.Query(ctx, `SELECT c.oid, coalesce(p.rowfilter, ''), ARRAY(SELECT a.attname::text FROM pg_attribute a
+			WHERE a.attrelid = c.oid AND a.attname = ANY(p.attnames) AND (a.attgenerated = '' OR $2))
 		FROM pg_publication_tables p JOIN pg_namespace n ON n.nspname = p.schemaname
-			JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename WHERE p.pubname = $1`, s.cfg.Publication)
+			JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename WHERE p.pubname = $1`, s.cfg.Publication, s.version >= 180000)
 	if err != nil {
 		return fmt.Errorf("read pg_publication_tables: %w", err)
 	}
