@@ -3,7 +3,10 @@ package pipeline_test
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
+
+	"github.com/twmb/franz-go/pkg/kadm"
 
 	"cdc/internal/cdc"
 	"cdc/internal/cdctest"
@@ -75,6 +78,45 @@ func TestCase096Spilled(t *testing.T) {
 	r.inOrder(r.topic("t"))
 	if got := r.db.Value(t, `SELECT spill_txns > 0 FROM pg_stat_replication_slots WHERE slot_name = '`+r.cfg.Name+`'`); got != "t" {
 		t.Error("the server spilled nothing: the test shows nothing")
+	}
+}
+
+// 97: however long a transaction of the source takes, no transaction of Kafka is
+// open meanwhile that could time out: the only one is the empty one of the
+// take-over, and it is complete before the first row is sent.
+func TestCase097NoTransactionIsOpen(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, v text)`)
+	adm := kadm.NewClient(r.k.Client(t))
+	var mu sync.Mutex
+	seen := map[string]int{}
+	r.cfg.Hook = func(point string) {
+		if point != "produce-after" {
+			return
+		}
+		txns, err := adm.DescribeTransactions(t.Context(), r.cfg.Name)
+		if err != nil {
+			t.Errorf("describe transaction %s: %v", r.cfg.Name, err)
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		seen[txns[r.cfg.Name].State]++
+	}
+	run := r.streaming()
+	r.db.Exec(t, `INSERT INTO t SELECT i, repeat('x', 100) FROM generate_series(1, 20000) i`)
+	run.settle()
+	mu.Lock()
+	defer mu.Unlock()
+	t.Logf("states: %v", seen)
+	for state := range seen {
+		if state != "CompleteCommit" && state != "Empty" {
+			t.Errorf("the transaction is in state %q while rows are sent", state)
+		}
+	}
+	if len(seen) == 0 {
+		t.Error("no row was sent: the test shows nothing")
 	}
 }
 

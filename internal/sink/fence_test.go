@@ -162,7 +162,7 @@ func TestTwoTakeOversAtOnce(t *testing.T) {
 	}
 }
 
-func TestTakeOverOfThousandsInChunks(t *testing.T) {
+func TestCase184TakeOverInChunks(t *testing.T) {
 	const n = 2*partitionChunk + 10
 	k := cluster(t, kfake.NumBrokers(3), kfake.SeedTopics(n, "data"))
 	var fetches atomic.Int32

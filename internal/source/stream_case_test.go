@@ -447,7 +447,7 @@ func TestOtherTablesAreLeftOut(t *testing.T) {
 	wantChanges(t, readTxns(t, b.stream(t, b.from), 1)[0], "3c public.t → 1|x", "5c public.t → 2|y")
 }
 
-func TestIdleIsConfirmed(t *testing.T) {
+func TestCase011IdleOtherDatabase(t *testing.T) {
 	b := newBed(t, nil, plainTable)
 	st := b.stream(t, b.from)
 	other := cdctest.Database(t)
