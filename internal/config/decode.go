@@ -87,8 +87,19 @@ func (d *decoder) pointer(n *yaml.Node, v reflect.Value, path string, t tags) {
 	v.Set(reflect.New(v.Type().Elem()))
 	if s, ok := v.Interface().(interface{ setDefaults() }); ok {
 		s.setDefaults()
+		d.placeFiles(v.Elem())
 	}
 	d.value(n, v.Elem(), path, t)
+}
+
+// placeFiles makes the default paths of a section relative to the file, as those
+// that stand in it are.
+func (d *decoder) placeFiles(v reflect.Value) {
+	for _, f := range fieldsOf(v.Type()) {
+		if s := v.Field(f.index); f.tags.file && s.String() != "" && !filepath.IsAbs(s.String()) {
+			s.SetString(filepath.Join(d.dir, s.String()))
+		}
+	}
 }
 
 // structure decodes a mapping whose keys are the fields of v.

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -534,5 +535,23 @@ func TestPipelineLimit(t *testing.T) {
 	}
 	if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "one process runs at most") {
 		t.Errorf("%d pipelines: %v", len(c.Pipelines), err)
+	}
+}
+
+// The embedded broker's default directory lies beside the file, as one that is
+// written there does.
+func TestDefaultPathsAreRelativeToTheFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "c.yaml")
+	text := "postgres: {url: \"postgres://u@db/uni\"}\nkafka: {embedded: {}}\npipelines: {rows: {tables: [\"public.*\"]}}\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := c.Kafka.Embedded.Dir, filepath.Join(dir, "data", "broker"); got != want {
+		t.Errorf("directory %q, want %q", got, want)
 	}
 }
