@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -8,6 +9,9 @@ import (
 	"strings"
 	"syscall"
 )
+
+// ErrInUse says that another process has the data directory.
+var ErrInUse = errors.New("in use")
 
 // lockDir takes the directory for this process. The lock ends with the process,
 // however it ends; the file stays, because removing it would let two processes
@@ -21,8 +25,11 @@ func lockDir(dir string) (io.Closer, error) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		holder, _ := io.ReadAll(io.LimitReader(f, 32))
 		f.Close()
-		return nil, fmt.Errorf("data directory %q is in use by process %s: stop it, or configure another directory (%w)",
-			dir, strings.TrimSpace(string(holder)), err)
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock data directory %q: %w", dir, err)
+		}
+		return nil, fmt.Errorf("data directory %q is %w by process %s: stop it, or configure another directory",
+			dir, ErrInUse, strings.TrimSpace(string(holder)))
 	}
 	err = f.Truncate(0)
 	if err == nil {
