@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -79,13 +80,18 @@ func check(ctx context.Context, cfg *config.Config) []finding {
 	}
 	for _, name := range cfg.PipelineNames() {
 		p := cfg.Pipelines[name]
-		found = append(found, checkSource(ctx, name, sourceConfig(cfg, p, quiet))...)
+		ofSource := checkSource(ctx, name, sourceConfig(cfg, p, quiet))
+		found = append(found, ofSource...)
 		if !reachable {
 			continue
 		}
 		_, steps, err := pipeline.Topics(ctx, pipelineConfig(cfg, p, sc, quiet), false)
 		if err != nil {
-			found = append(found, fault(name, err, ""))
+			// The same table, or the same Postgres, may have been at fault above.
+			known := slices.ContainsFunc(ofSource, func(f finding) bool { return f.Result == "error" })
+			if f := fault(name, err, ""); !slices.Contains(ofSource, f) && (cdc.IsTerminal(err) || !known) {
+				found = append(found, f)
+			}
 			continue
 		}
 		found = append(found, finding{Pipeline: name, Result: "ok", What: describeSteps(steps)})

@@ -2,8 +2,8 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,7 +20,7 @@ func newDropCommand(g *globals) *cobra.Command {
 Afterwards the slot holds no WAL any more, and the next start copies the tables again; keys that are gone by then are tombstoned.
 The pipeline must not be running.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			cfg, log, err := g.load(cmd)
 			if err != nil {
 				return err
@@ -33,10 +33,11 @@ The pipeline must not be running.`,
 			if !yes && !confirmed(cmd) {
 				return fmt.Errorf("nothing was dropped: answer yes, or give --yes")
 			}
-			sc, err := sinkConfig(cfg, brokerAddresses(cfg), slog.New(slog.DiscardHandler))
+			sc, done, err := reach(cmd.Context(), cfg, true)
 			if err != nil {
 				return err
 			}
+			defer func() { err = errors.Join(err, done()) }()
 			if err := pipeline.Drop(cmd.Context(), pipelineConfig(cfg, p, sc, log)); err != nil {
 				return surroundings(err)
 			}

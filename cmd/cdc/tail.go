@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"time"
 	"unicode/utf8"
 
@@ -34,15 +33,16 @@ func newTailCommand(g *globals) *cobra.Command {
 		Use:   "tail TOPIC",
 		Short: "Print the records of a topic as they come",
 		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			cfg, _, err := g.load(cmd)
 			if err != nil {
 				return err
 			}
-			sc, err := sinkConfig(cfg, brokerAddresses(cfg), slog.New(slog.DiscardHandler))
+			sc, done, err := reach(cmd.Context(), cfg, false)
 			if err != nil {
 				return err
 			}
+			defer func() { err = errors.Join(err, done()) }()
 			client, err := sink.Dial(cmd.Context(), sc)
 			if err != nil {
 				return environmentError("%w", err)

@@ -1,9 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -30,15 +30,16 @@ func newTopicsCommand(g *globals) *cobra.Command {
 It prints what is to be done and changes nothing; --apply does it. A topic that cannot be brought in order without risk
 to its records is refused, with the reason and the command that mends it.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			cfg, log, err := g.load(cmd)
 			if err != nil {
 				return err
 			}
-			sc, err := sinkConfig(cfg, brokerAddresses(cfg), slog.New(slog.DiscardHandler))
+			sc, done, err := reach(cmd.Context(), cfg, apply)
 			if err != nil {
 				return err
 			}
+			defer func() { err = errors.Join(err, done()) }()
 			var plans []topicPlan
 			for _, name := range cfg.PipelineNames() {
 				specs, steps, err := pipeline.Topics(cmd.Context(), pipelineConfig(cfg, cfg.Pipelines[name], sc, log), apply)
