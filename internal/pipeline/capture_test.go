@@ -107,6 +107,16 @@ func TestCase047TopicCollision(t *testing.T) {
 	}
 }
 
+// 44: generated columns: snapshot and stream agree on what they leave out.
+func TestCase044GeneratedColumns(t *testing.T) {
+	t.Parallel()
+	run := flow(t, `CREATE TABLE t(id int PRIMARY KEY, g int GENERATED ALWAYS AS (id * 2) STORED, i int GENERATED ALWAYS AS IDENTITY, v text)`,
+		`INSERT INTO t(id, v) VALUES (1, 'a')`)
+	run.db.Exec(t, `INSERT INTO t(id, v) VALUES (2, 'b')`)
+	run.settle()
+	run.wantValues("t", map[string]string{`{"id":1}`: `{"id":1,"i":1,"v":"a"}`, `{"id":2}`: `{"id":2,"i":2,"v":"b"}`})
+}
+
 // 46: a table without columns cannot have a key: it is refused, and the
 // application may go on using it.
 func TestCase046ZeroColumns(t *testing.T) {
