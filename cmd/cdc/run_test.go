@@ -49,16 +49,25 @@ func TestCase121RunEmbeddedBroker(t *testing.T) {
 	if took := time.Since(began); took > stopPromise {
 		t.Errorf("the stop took %v, want at most %v", took, stopPromise)
 	}
-	if out := p.Output(); strings.Contains(out, "level=WARN") || strings.Contains(out, "level=ERROR") {
+	out := p.Output()
+	if strings.Contains(out, "level=WARN") || strings.Contains(out, "level=ERROR") {
 		t.Errorf("a run without trouble warns:\n%s", out)
 	}
+	for _, step := range []string{"publication changed", "copying tables", "tables copied", "replication started", "stopped in order"} {
+		if n := strings.Count(out, "level=INFO msg=\""+step); n != 1 {
+			t.Errorf("step %q is told %d times, want once:\n%s", step, n, out)
+		}
+	}
+	if strings.Contains(out, "level=INFO msg=\"snapshot") {
+		t.Errorf("the source tells again what the pipeline tells:\n%s", out)
+	}
 	// The broker went with the program: the command has it for its own time.
-	code, out, errOut := command(t, "tail", "_cdc.progress."+r.db.Name, "--config", p.Config, "--from-beginning", "--follow=false", "-o", "json")
+	code, tailed, errOut := command(t, "tail", "_cdc.progress."+r.db.Name, "--config", p.Config, "--from-beginning", "--follow=false", "-o", "json")
 	if code != 0 {
 		t.Fatalf("tail exits with %d: %s", code, errOut)
 	}
 	var newest tailLine
-	for line := range strings.Lines(out) {
+	for line := range strings.Lines(tailed) {
 		var l tailLine
 		if err := json.Unmarshal([]byte(line), &l); err != nil {
 			t.Fatalf("%v in %q", err, line)
@@ -68,7 +77,7 @@ func TestCase121RunEmbeddedBroker(t *testing.T) {
 		}
 	}
 	if newest.Value == nil {
-		t.Fatalf("no progress record in %q", out)
+		t.Fatalf("no progress record in %q", tailed)
 	}
 	confirmed := r.db.Value(t, "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '"+r.db.Name+"'")
 	if end := progressEnd(t, *newest.Value); end != confirmed {
@@ -92,9 +101,9 @@ func TestG1RunKilledAndStartedAgain(t *testing.T) {
 		rows += 2000
 	}
 	p := r.start(yaml)
-	records := r.records(r.topic("t"), rows)
+	r.records(r.topic("t"), rows)
 	p.Stop(t)
-	records = cdctest.Read(t, r.brokers, r.topic("t"))
+	records := cdctest.Read(t, r.brokers, r.topic("t"))
 	once(t, records)
 	if len(records) != rows || len(cdctest.Fold(records)) != rows {
 		t.Errorf("%d records of %d keys, want %d of each", len(records), len(cdctest.Fold(records)), rows)
