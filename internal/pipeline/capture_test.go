@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -215,13 +216,17 @@ func (r *rig) meanwhile(conn *pgx.Conn, done chan error, sql string) func(string
 			_, err := conn.PgConn().Exec(r.t.Context(), sql).ReadAll()
 			done <- err
 		}()
-		for {
+		for deadline := time.Now().Add(waitLimit); ; {
 			select {
 			case err := <-done:
 				r.t.Errorf("%q did not wait for the snapshot: %v", sql, err)
 				done <- err
 				return
 			default:
+			}
+			if time.Now().After(deadline) {
+				r.t.Errorf("%q neither waits nor ends", sql)
+				return
 			}
 			if r.db.Value(r.t, fmt.Sprintf(`SELECT count(*) FROM pg_locks WHERE pid = %d AND NOT granted`, pid)) != "0" {
 				return
