@@ -131,9 +131,9 @@ func (l *life) decide(ctx context.Context) (action, []*capture, error) {
 	if s.action == actDone {
 		return s.action, nil, nil
 	}
-	missing := map[string]bool{}
 	if s.action == actStream {
-		if missing, err = l.unpublished(ctx); err != nil {
+		// A publication that is gone, or lets operations out, has lost changes.
+		if _, _, err := l.src.PublicationState(ctx); err != nil {
 			return 0, nil, err
 		}
 	}
@@ -146,26 +146,9 @@ func (l *life) decide(ctx context.Context) (action, []*capture, error) {
 		l.progress.Publication = publication
 		l.confirmed = l.progress.End
 		l.mark = sink.Mark{Position: cdc.EndOf(l.progress.Tx), End: l.progress.End, PrevEnd: l.progress.PrevEnd, Recorded: l.progress.End}
-		return s.action, l.joining(missing), nil
+		return s.action, l.joining(), nil
 	}
 	return s.action, nil, nil
-}
-
-// unpublished are the captured tables that the publication of a streaming
-// pipeline does not hold: changes made to them meanwhile were never streamed.
-func (l *life) unpublished(ctx context.Context) (map[string]bool, error) {
-	_, names, err := l.src.PublicationState(ctx)
-	if err != nil {
-		return nil, err
-	}
-	missing := map[string]bool{}
-	for _, c := range l.order {
-		missing[c.table.FullName()] = true
-	}
-	for _, name := range names {
-		delete(missing, name)
-	}
-	return missing, nil
 }
 
 // publish brings the publication in order.
@@ -179,6 +162,20 @@ func (l *life) publish(ctx context.Context) error {
 		return err
 	}
 	var err error
-	l.progress.Publication, _, err = l.src.PublicationState(ctx)
+	if l.progress.Publication, _, err = l.src.PublicationState(ctx); err != nil {
+		return err
+	}
+	members, err := l.src.Memberships(ctx, l.oids())
+	for _, c := range l.order {
+		c.member = members[c.table.OID]
+	}
 	return err
+}
+
+func (l *life) oids() []uint32 {
+	oids := make([]uint32, len(l.order))
+	for i, c := range l.order {
+		oids[i] = c.table.OID
+	}
+	return oids
 }

@@ -37,7 +37,8 @@ type Config struct {
 	Rebuild func() bool
 	Rebuilt func() error
 
-	GuardEvery time.Duration // how often topics are looked at; default compaction.DefaultGuardInterval
+	GuardEvery   time.Duration // how often topics are looked at; default compaction.DefaultGuardInterval
+	MonitorEvery time.Duration // how often slot and publication are looked at; default monitorEvery
 
 	Logger *slog.Logger
 	// Hook, where set, is called at named points of a life, so that tests can

@@ -53,7 +53,7 @@ func (r *running) flowing() {
 }
 
 // 125: kill -9 in a loop under load.
-func TestCase125KilledInALoop(t *testing.T) {
+func TestG1Case125KilledInALoop(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	seed := uint64(time.Now().UnixNano())

@@ -134,6 +134,38 @@ func TestG6TopicDeleted(t *testing.T) {
 	r.sameAsTable("t", "id")
 }
 
+// A table was taken out of the publication by hand and put in again: what was
+// written in between was never streamed.
+func TestG6TableTakenOutAndPutInAgain(t *testing.T) {
+	t.Parallel()
+	away := func(r *rig) {
+		r.db.Exec(t, r.slotSQL(`ALTER PUBLICATION %s DROP TABLE t`), `INSERT INTO t VALUES (7, 'unseen')`, `DELETE FROM t WHERE id = 1`,
+			r.slotSQL(`ALTER PUBLICATION %s ADD TABLE t`))
+	}
+	t.Run("while running", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t, func(c *pipeline.Config) { c.MonitorEvery = 50 * time.Millisecond })
+		r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, v text)`, `INSERT INTO t VALUES (1, 'one'), (2, 'two')`)
+		run := r.start()
+		run.waitState(cdc.StateStreaming)
+		away(r)
+		run.wait("a new life", func(s cdc.Status) bool { return s.Restarts > 0 && s.State == cdc.StateStreaming })
+		run.caughtUp()
+		run.finish()
+		r.sameAsTable("t", "id")
+	})
+	t.Run("while stopped", func(t *testing.T) {
+		t.Parallel()
+		r := streamed(t)
+		away(r)
+		run := r.start()
+		run.waitState(cdc.StateStreaming)
+		run.caughtUp()
+		run.finish()
+		r.sameAsTable("t", "id")
+	})
+}
+
 // 188: a record without a position at the end of a state topic.
 func TestCase188ForeignRecord(t *testing.T) {
 	t.Parallel()
@@ -241,6 +273,25 @@ func TestCase121StopsInOrder(t *testing.T) {
 	if now := len(cdctest.Read(t, r.k.Brokers, r.topic("t"))); now != records {
 		t.Fatalf("%d records became %d", records, now)
 	}
+}
+
+// SIGTERM's path in the middle of the first copy.
+func TestCase121StopsInSnapshot(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, v text)`, `INSERT INTO t SELECT i, repeat('x', 200) FROM generate_series(1, 100000) i`)
+	run := r.start()
+	run.wait("rows", func(s cdc.Status) bool { return s.State == cdc.StateSnapshot && s.Records > 0 })
+	run.finish()
+	if slots := r.db.Slots(t); len(slots) != 0 {
+		t.Fatalf("slots %v are left behind", slots)
+	}
+	r.db.Exec(t, `DELETE FROM t WHERE id % 2 = 0`)
+	run = r.start()
+	run.waitState(cdc.StateStreaming)
+	run.caughtUp()
+	run.finish()
+	r.sameAsTable("t", "id")
 }
 
 func TestSnapshotOnlyIsDone(t *testing.T) {

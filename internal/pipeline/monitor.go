@@ -1,7 +1,9 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -21,10 +23,13 @@ func (l *life) monitor(ctx context.Context, end context.CancelCauseFunc) {
 		}
 	})
 	defer guard.Wait()
-	tick := time.NewTicker(monitorEvery)
+	tick := time.NewTicker(cmp.Or(l.cfg.MonitorEvery, monitorEvery))
 	defer tick.Stop()
 	for {
 		switch err := l.look(ctx); {
+		case errors.Is(err, errMonitor):
+			end(err)
+			return
 		case cdc.IsTerminal(err):
 			end(fmt.Errorf("%w: %w", errMonitor, err))
 			return
@@ -58,21 +63,20 @@ func (l *life) look(ctx context.Context) error {
 	return l.lookAtPublication(ctx)
 }
 
-// lookAtPublication notices what Postgres 18 only warns of and older versions
-// say at the next change: tables that left the publication.
+// lookAtPublication notices tables that left the publication, for good or to come
+// back: what was changed meanwhile was not streamed. The next life puts them in
+// order and copies them. A publication that is gone is terminal.
 func (l *life) lookAtPublication(ctx context.Context) error {
-	_, names, err := l.src.PublicationState(ctx)
+	if _, _, err := l.src.PublicationState(ctx); err != nil {
+		return err
+	}
+	members, err := l.src.Memberships(ctx, l.oids())
 	if err != nil {
 		return err
 	}
-	in := make(map[string]bool, len(names))
-	for _, n := range names {
-		in[n] = true
-	}
 	for _, c := range l.order {
-		if !in[c.table.FullName()] {
-			l.p.stall("table %s has left publication %q (dropped, renamed, or removed by hand): its changes are not streamed; start the pipeline again to capture what is there now", c.table.FullName(), l.cfg.Source.Publication)
-			return nil
+		if members[c.table.OID] != c.member {
+			return fmt.Errorf("%w: table %s was dropped, or taken out of publication %q", errMonitor, c.table.FullName(), l.cfg.Source.Publication)
 		}
 	}
 	return nil

@@ -53,6 +53,7 @@ type Progress struct {
 type TableRecord struct {
 	Format int      `json:"format"`
 	OID    uint32   `json:"oid"`
+	Member uint32   `json:"member"` // source.Memberships: another one has missed changes
 	Key    []string `json:"key"`
 	Topic  string   `json:"topic"`
 	Values string   `json:"values"` // format of keys and values: json, debezium-json

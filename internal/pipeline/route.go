@@ -17,6 +17,7 @@ type capture struct {
 	table      cdc.Table
 	topic      string
 	partitions []*partition
+	member     uint32 // source.Memberships
 	// since: changes of transactions below it are in the table's own snapshot.
 	since cdc.LSN
 }

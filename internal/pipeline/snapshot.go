@@ -107,12 +107,11 @@ func (l *life) settle(ctx context.Context, at cdc.LSN) error {
 }
 
 // joining are the captured tables of a streaming pipeline that have to be copied.
-func (l *life) joining(missing map[string]bool) []*capture {
+func (l *life) joining() []*capture {
 	var join []*capture
 	for _, c := range l.order {
-		name := c.table.FullName()
-		rec, ok := l.memory.tables[name]
-		if ok && !missing[name] && rec.OID == c.table.OID && slices.Equal(rec.Key, c.table.Key) && rec.Topic == c.topic && rec.Values == l.cfg.Format.Format {
+		rec, ok := l.memory.tables[c.table.FullName()]
+		if ok && rec.OID == c.table.OID && rec.Member == c.member && slices.Equal(rec.Key, c.table.Key) && rec.Topic == c.topic && rec.Values == l.cfg.Format.Format {
 			c.since = rec.Since
 			continue
 		}
@@ -164,7 +163,7 @@ func (l *life) copyJoining(ctx context.Context, join []*capture) error {
 
 // copy reads tables under one snapshot into their topics and tombstones what is
 // alive there and not in the snapshot. Everything is acknowledged when it returns.
-func (l *life) copy(ctx context.Context, tables []*capture) (sn *source.Snapshot, err error) {
+func (l *life) copy(ctx context.Context, tables []*capture) (_ *source.Snapshot, err error) {
 	l.p.enter(cdc.StateSnapshot, nil)
 	var tps []cdc.TopicPartition
 	list := make([]cdc.Table, len(tables))
@@ -179,7 +178,7 @@ func (l *life) copy(ctx context.Context, tables []*capture) (sn *source.Snapshot
 		return nil, err
 	}
 	l.log.Info("copying tables", "tables", len(tables), "workers", l.cfg.Workers)
-	sn, err = l.src.Snapshot(ctx, list, l.cfg.Workers)
+	sn, err := l.src.Snapshot(ctx, list, l.cfg.Workers)
 	if err != nil {
 		return nil, err
 	}
@@ -301,7 +300,7 @@ func (r logReader) ReadAll(ctx context.Context, tp cdc.TopicPartition, from, to 
 
 func (l *life) putTable(c *capture) error {
 	return l.append(tablePrefix+c.table.FullName(), TableRecord{
-		Format: progressFormat, OID: c.table.OID, Key: c.table.Key, Topic: c.topic,
+		Format: progressFormat, OID: c.table.OID, Member: c.member, Key: c.table.Key, Topic: c.topic,
 		Values: l.cfg.Format.Format, Since: c.since,
 	})
 }

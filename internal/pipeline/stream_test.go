@@ -11,7 +11,7 @@ import (
 	"cdc/internal/pipeline"
 )
 
-func TestSnapshotThenStream(t *testing.T) {
+func TestG3SnapshotThenStream(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, v text)`,

@@ -47,6 +47,7 @@ func (l *life) complete(ctx context.Context, r *route, c *cdc.Change) error {
 		key = append(key, c.New[at])
 	}
 	l.keyValues = key
+	waited := false
 	for {
 		got, err := l.src.Reread(ctx, r.rel, key, missing, c.Tx.XID)
 		var gone *source.GoneError
@@ -59,13 +60,16 @@ func (l *life) complete(ctx context.Context, r *route, c *cdc.Change) error {
 		l.tally.rereads++
 		if got.Visible {
 			fill(c, missing, got)
+			if waited {
+				l.p.stall("")
+			}
 			return nil
 		}
+		waited = true
 		l.p.stall("waiting until transaction %d is visible (a synchronous standby?)", c.Tx.XID)
 		if err := l.pause(ctx, visibleEvery); err != nil {
 			return err
 		}
-		l.p.stall("")
 	}
 }
 

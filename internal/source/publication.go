@@ -98,6 +98,40 @@ func (s *Source) PublicationState(ctx context.Context) (hash string, tables []st
 	return hash, tables, nil
 }
 
+// Memberships tells by which catalogue row each table, by OID, is in the
+// publication: the OID of its own entry, else of its schema's, else of the
+// publication (FOR ALL TABLES). A table taken out and put in again has another
+// one: what was changed in between was not streamed. One that is not in it, or is
+// gone, is left out.
+func (s *Source) Memberships(ctx context.Context, tables []uint32) (map[uint32]uint32, error) {
+	schema := "NULL::oid"
+	if s.version >= 150000 {
+		schema = "(SELECT n.oid FROM pg_publication_namespace n WHERE n.pnpubid = p.oid AND n.pnnspid = c.relnamespace)"
+	}
+	members := make(map[uint32]uint32, len(tables))
+	err := s.retrySQL(ctx, func(c *pgx.Conn) error {
+		rows, err := c.Query(ctx, `SELECT table_oid, member FROM (
+			SELECT c.oid AS table_oid, coalesce((SELECT r.oid FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid),
+				`+schema+`, CASE WHEN p.puballtables THEN p.oid END) AS member
+			FROM pg_publication p, pg_class c WHERE p.pubname = $1 AND c.oid = ANY($2::oid[])) m WHERE member IS NOT NULL`,
+			s.cfg.Publication, tables)
+		if err != nil {
+			return err
+		}
+		clear(members)
+		var table, member uint32
+		_, err = pgx.ForEachRow(rows, []any{&table, &member}, func() error {
+			members[table] = member
+			return nil
+		})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read tables of publication %q of %s: %w", s.cfg.Publication, s.target, err)
+	}
+	return members, nil
+}
+
 // DropPublication drops the publication; one that does not exist is no error.
 func (s *Source) DropPublication(ctx context.Context) error {
 	sql := "DROP PUBLICATION IF EXISTS " + quote(s.cfg.Publication)
