@@ -107,7 +107,7 @@ type Pipeline struct {
 
 	Memory      Bytes         `yaml:"memory" min:"4MiB" max:"64GiB"`
 	Linger      time.Duration `yaml:"linger" min:"0s" max:"10s"`
-	Compression string        `yaml:"compression" oneof:"none|gzip|snappy|lz4|zstd"`
+	Compression string        `yaml:"compression" oneof:"none|snappy|lz4|zstd"`
 
 	Slot          Slot   `yaml:"slot"`
 	Publication   string `yaml:"publication"`

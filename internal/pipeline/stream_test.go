@@ -356,3 +356,20 @@ func TestFormatDebezium(t *testing.T) {
 		t.Fatalf("operations %q, want r, d and tombstone, c, d and tombstone", got)
 	}
 }
+
+func TestCompressions(t *testing.T) {
+	t.Parallel()
+	for _, codec := range []string{"none", "snappy", "lz4", "zstd"} {
+		t.Run(codec, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, func(c *pipeline.Config) { c.Writer.Compression = codec })
+			r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, v text)`, `INSERT INTO t SELECT i, repeat('row ', i) FROM generate_series(1, 300) i`)
+			run := r.start()
+			run.waitState(cdc.StateStreaming)
+			r.db.Exec(t, `UPDATE t SET v = 'changed ' || v WHERE id < 100`)
+			run.caughtUp()
+			run.finish()
+			r.sameAsTable("t", "id")
+		})
+	}
+}
