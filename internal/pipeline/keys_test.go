@@ -149,12 +149,17 @@ func TestCase186KeyChangeKilledHalfWay(t *testing.T) {
 	run.settle()
 	run.db.Exec(t, `UPDATE t SET id = id + 1000`)
 	// The first batch of a partition travels alone: when the second request of a
-	// life is about to be written, one more partition has its records.
+	// life is about to be written, one partition more has its records, or what was
+	// on its way as well.
+	partial := 0
 	for n := range 2 {
 		run.rig.spawn("produce-before", 2).killed(t, "produce-before")
-		if got := len(cdctest.WaitRecords(t, run.k.Brokers, run.topic("t"), cdctest.AtLeast(rows+n+1))); got >= 3*rows {
-			t.Errorf("kill %d: all %d records are there, want some of them", n+1, got)
+		if got := len(cdctest.WaitRecords(t, run.k.Brokers, run.topic("t"), cdctest.AtLeast(rows+n+1))); got < 3*rows {
+			partial++
 		}
+	}
+	if partial == 0 {
+		t.Error("all records were there after each kill: the test shows nothing")
 	}
 	run = run.rig.streaming()
 	run.settle()
