@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/url"
+	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -122,19 +123,34 @@ func TestCase114WalsenderTerminated(t *testing.T) {
 	}))
 }
 
-// 115, 179: the broker is killed under load.
+// 115, 179: the broker is killed under load. Apache Kafka knows a batch again that
+// was answered just before. The test's own broker does not, so it dies together
+// with the pipeline, as the embedded one would.
 func TestCase115BrokerKilled(t *testing.T) {
 	t.Parallel()
 	k := cdctest.PrivateKafka(t)
 	r := rigOn(t, cdctest.Database(t), k)
-	r.crashed(r.during(func(run *running) {
-		for range 4 {
+	if os.Getenv(cdctest.KafkaVariable) != "" {
+		r.crashed(r.during(func(run *running) {
+			for range 4 {
+				run.flowing()
+				k.Kill(t)
+				k.Start(t)
+			}
 			run.flowing()
+		}))
+		return
+	}
+	r.crashed(func() {
+		for range 4 {
+			before := len(cdctest.Read(t, k.Brokers, r.topic("aud")))
+			v := r.spawn("", 0)
+			cdctest.WaitRecords(t, k.Brokers, r.topic("aud"), cdctest.AtLeast(before+500))
 			k.Kill(t)
+			v.kill()
 			k.Start(t)
 		}
-		run.flowing()
-	}))
+	})
 }
 
 // 117: the connection to Postgres is cut, and stalls.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,15 +29,17 @@ func TestEveryCodecIsReadBackByAnotherClient(t *testing.T) {
 // gate holds Produce requests back until it is opened.
 type gate struct {
 	k    *kfake.Cluster
-	open chan struct{}
+	open func() // may be called again; the end of the test does
 	came chan struct{}
 }
 
-func newGate(k *kfake.Cluster) *gate {
-	g := &gate{k: k, open: make(chan struct{}), came: make(chan struct{}, 100)}
+func newGate(t testing.TB, k *kfake.Cluster) *gate {
+	opened := make(chan struct{})
+	g := &gate{k: k, open: sync.OnceFunc(func() { close(opened) }), came: make(chan struct{}, 100)}
+	t.Cleanup(g.open)
 	k.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
 		g.came <- struct{}{}
-		k.SleepControl(func() { <-g.open })
+		k.SleepControl(func() { <-opened })
 		k.DropControl()
 		return nil, nil, false
 	})
@@ -63,7 +66,7 @@ func TestMarkIsAckedWithEverythingBeforeIt(t *testing.T) {
 	}
 	await(t, w.Changed(), "change")
 
-	g := newGate(k)
+	g := newGate(t, k)
 	put(t, w, tp, 1)
 	w.Mark(Mark{End: 2})
 	w.Handover()
@@ -76,7 +79,7 @@ func TestMarkIsAckedWithEverythingBeforeIt(t *testing.T) {
 	if got := w.Acked().End; got != 1 {
 		t.Fatalf("acknowledged %v while the broker has not answered, want 0/1", got)
 	}
-	close(g.open)
+	g.open()
 	must(t, w.Flush(testContext(t)))
 	if got := w.Acked().End; got != 5 {
 		t.Fatalf("acknowledged %v, want 0/5", got)
@@ -91,7 +94,7 @@ func TestHandedOverSetIsTakenBack(t *testing.T) {
 	k := cluster(t, kfake.SeedTopics(1, "data"))
 	tp := parts("data", 1)[0]
 	w := owner(t, dial(t, k), WriterConfig{TransactionalID: "p"}, parts("data", 1))
-	g := newGate(k)
+	g := newGate(t, k)
 	put(t, w, tp, 1)
 	w.Handover()
 	await(t, g.came, "produce")
@@ -99,7 +102,7 @@ func TestHandedOverSetIsTakenBack(t *testing.T) {
 		put(t, w, tp, n)
 		w.Handover()
 	}
-	close(g.open)
+	g.open()
 	must(t, w.Flush(testContext(t)))
 	if got := w.Stats().Batches; got != 2 {
 		t.Errorf("%d batches, want 2: one in flight, one that filled meanwhile", got)
@@ -140,7 +143,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	k := cluster(t, kfake.SeedTopics(2, "data"))
 	const memory = 64 << 10
 	w := owner(t, dial(t, k), WriterConfig{TransactionalID: "p", Memory: memory, RequestBytes: 8 << 10, BatchBytes: 8 << 10}, parts("data", 2))
-	g := newGate(k)
+	g := newGate(t, k)
 	n := uint64(0)
 	for !w.Full() {
 		n++
@@ -152,7 +155,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	if got := w.Stats().Buffered; got > memory+8<<10 {
 		t.Errorf("%d bytes buffered, bound is %d", got, memory)
 	}
-	close(g.open)
+	g.open()
 	for w.Full() {
 		await(t, w.Space(), "space")
 	}
@@ -217,7 +220,7 @@ func TestCloseIsIdempotentAndEndsEverything(t *testing.T) {
 	k := cluster(t, kfake.SeedTopics(1, "data"))
 	c := dial(t, k)
 	w := owner(t, c, WriterConfig{TransactionalID: "p"}, parts("data", 1))
-	newGate(k) // never opened: the answer never comes
+	newGate(t, k) // never opened: the answer never comes
 	put(t, w, parts("data", 1)[0], 1)
 	w.Handover()
 	must(t, w.Close())
