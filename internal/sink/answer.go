@@ -17,7 +17,15 @@ func (w *Writer) answered(req *request, res []produced, err error) {
 	w.mu.Lock()
 	w.unanswered--
 	var fatal error
-	if err != nil {
+	switch {
+	case err == nil:
+	case w.owned:
+		// No answer: the batches are in the log or not. Sending them again would be
+		// right only if the broker knew them again, and one that was killed does not
+		// always (Apache Kafka 3.9 and 4.4: the last batch of a partition, once in a
+		// few kills). The log itself is asked instead.
+		fatal = fmt.Errorf("%w (%w)", ErrNeedTakeOver, err)
+	default:
 		w.troubleLocked(err)
 	}
 	for i := range res {
@@ -50,6 +58,7 @@ func (w *Writer) judgeLocked(b *batch, code kafka.Error, message string) error {
 	err := fmt.Errorf("produce to %s: %w", tp, withMessage(code, message))
 	switch {
 	case transientCode(code) || code == kafka.Unknown:
+		b.unsure = b.unsure || code == kafka.RequestTimedOut || code == kafka.NotEnoughReplicasAfterAppend || code == kafka.Unknown
 		w.troubleLocked(err)
 		return nil
 	case code == kafka.OutOfOrderSequenceNumber || code == kafka.UnknownProducerId:

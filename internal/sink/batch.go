@@ -51,6 +51,8 @@ type batch struct {
 	first  int64 // time of the first record
 	max    int64 // newest time
 	acked  bool  // guarded by Writer.mu once the set is closed
+	unsure bool  // likewise: refused in a way that leaves open whether it is in the log
+	via    *pipe // that carried it last; the sender's
 }
 
 // reset makes b an empty batch of t, with room for as much as t's last batch held

@@ -71,17 +71,19 @@ func (s *service) write(row uint64) {
 		case <-s.killed:
 			return
 		case <-s.w.Failed():
-			s.t.Fatalf("row %d: %v", row, s.w.Err())
+			if s.killed == nil || !errors.Is(s.w.Err(), ErrNeedTakeOver) {
+				s.t.Fatalf("row %d: %v", row, s.w.Err())
+			}
+			return // the broker is being killed
 		}
 	}
 }
 
 // The broker is killed -9 within two milliseconds of an answer, with five sets in
-// flight. In some of the rounds the service goes on with the same Writer, which
-// sends again what was not acknowledged; in the others a new instance takes over,
-// and the old one wakes up as a zombie. CDC_TEST_KAFKA=4.4.0 runs it on Apache
-// Kafka. kfake forgets sequences when it is killed, so there the service always
-// dies with it, as the embedded broker does.
+// flight. In some of the rounds the same instance goes on, in the others a new one
+// takes over, and the old one wakes up as a zombie. Nobody sends a batch again
+// whose answer was lost: Apache Kafka does not always know it again after a kill,
+// kfake never does. CDC_TEST_KAFKA=4.4.0 runs it on Apache Kafka.
 func TestCase179KilledAfterAnswer(t *testing.T) {
 	rounds := 6
 	if testing.Short() {
@@ -124,8 +126,12 @@ func TestCase179KilledAfterAnswer(t *testing.T) {
 		s.answered.Store(nil)
 		s.killed = nil
 		highest = max(highest, row)
-		if k.Version != "" && round%3 != 0 { // the same Writer rides through
+		if k.Version != "" && round%3 != 0 { // the same instance goes on
 			k.Start(t)
+			await(t, s.w.Failed(), "the end of a Writer without an answer")
+			wantErr(t, s.w.Err(), ErrNeedTakeOver)
+			must(t, s.w.Close())
+			_, row = s.takeOver(s.c)
 			rode++
 			continue
 		}
@@ -135,15 +141,15 @@ func TestCase179KilledAfterAnswer(t *testing.T) {
 		k.Start(t)
 		zombie, confirmed := s.takeOver(connect())
 		row = confirmed
-		if k.Version != "" { // it was sending again all the while, and is refused
+		if k.Version != "" { // it has lost an answer, or is refused
 			err := zombie.Flush(testContext(t))
 			if err == nil {
 				// Everything it held was acknowledged before the take-over.
 				put(t, zombie, s.tps[round%6], 1<<40)
 				err = zombie.Flush(testContext(t))
 			}
-			if !errors.Is(err, ErrFenced) {
-				t.Errorf("the zombie says %v, want %v", err, ErrFenced)
+			if !errors.Is(err, ErrFenced) && !errors.Is(err, ErrNeedTakeOver) {
+				t.Errorf("the zombie says %v, want %v or %v", err, ErrFenced, ErrNeedTakeOver)
 			}
 			must(t, zombie.Close())
 			zombies++
@@ -158,7 +164,7 @@ func TestCase179KilledAfterAnswer(t *testing.T) {
 		t.Fatalf("acknowledged %d, want %d", got, row)
 	}
 	must(t, s.w.Close())
-	t.Logf("%d kills, %d rows, %d left out as already there, %d zombies refused, %d rounds ridden through", rounds, row, s.leftOut, zombies, rode)
+	t.Logf("%d kills, %d rows, %d left out as already there, %d zombies refused, %d rounds gone on from", rounds, row, s.leftOut, zombies, rode)
 	if s.leftOut == 0 && !testing.Short() {
 		t.Error("nothing was ever left out: nothing was tested")
 	}

@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"context"
 	"encoding/binary"
 	"math/rand/v2"
 	"net"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+
+	"cdc/internal/cdc"
 )
 
 // rough is a network between the broker and us that can be cut: it stands on the
@@ -111,16 +114,23 @@ func TestCase190LateAndLostAnswers(t *testing.T) {
 				r := newRough(uint64(brokers))
 				k := cluster(t, kfake.NumBrokers(brokers), kfake.SeedTopics(6, "data"), r.opt())
 				c := dial(t, k)
-				w := owner(t, c, WriterConfig{TransactionalID: id, RequestBytes: 4 << 10, BatchBytes: 1 << 10}, parts("data", 6))
-				r.set(0.05, 2*time.Millisecond)
-				load(t, w, parts("data", 6), 5000)
-				r.set(0, 0)
-				if r.cutCount() == 0 || w.Stats().Resends == 0 {
-					t.Fatalf("%d connections cut, %d batches sent again: nothing was tested", r.cutCount(), w.Stats().Resends)
-				}
+				cfg := WriterConfig{TransactionalID: id, RequestBytes: 4 << 10, BatchBytes: 1 << 10}
 				if id == "" {
+					w := owner(t, c, cfg, parts("data", 6))
+					r.set(0.05, 2*time.Millisecond)
+					load(t, w, parts("data", 6), 5000)
+					r.set(0, 0)
+					if r.cutCount() == 0 || w.Stats().Resends == 0 {
+						t.Fatalf("%d connections cut, %d batches sent again: nothing was tested", r.cutCount(), w.Stats().Resends)
+					}
 					atLeastOnce(t, k, 5000)
 					return
+				}
+				r.set(0.02, time.Millisecond)
+				lives := byPosition(t, c, cfg, parts("data", 6), 5000, func(uint64) {})
+				r.set(0, 0)
+				if lives == 1 {
+					t.Fatalf("%d connections cut and no take-over: nothing was tested", r.cutCount())
 				}
 				onceInOrder(t, seen(t, k, "data", 5000), 5000)
 			})
@@ -151,20 +161,65 @@ func TestAllConnectionsCutUnderLoad(t *testing.T) {
 	r := newRough(1)
 	k := cluster(t, kfake.NumBrokers(2), kfake.SeedTopics(4, "data"), r.opt())
 	c := dial(t, k)
-	w := owner(t, c, WriterConfig{TransactionalID: "p", RequestBytes: 2 << 10, BatchBytes: 1 << 10}, parts("data", 4))
-	tps := parts("data", 4)
-	for i := range 3000 {
-		put(t, w, tps[i%4], uint64(i)+1)
-		if i%200 == 199 {
-			w.Handover()
+	lives := byPosition(t, c, WriterConfig{TransactionalID: "p", RequestBytes: 2 << 10, BatchBytes: 1 << 10}, parts("data", 4), 3000, func(row uint64) {
+		if row%500 == 0 {
 			r.cut()
 		}
-	}
-	must(t, w.Flush(testContext(t)))
+	})
 	onceInOrder(t, seen(t, k, "data", 3000), 3000)
-	if w.Stats().Resends == 0 {
-		t.Error("nothing was sent again: nothing was tested")
+	if lives == 1 {
+		t.Error("no take-over: nothing was tested")
 	}
+}
+
+// byPosition writes rows 1 to n as the pipeline does it: after a lost answer a new
+// Writer takes over, asks each partition for its last record and leaves out what
+// is there. It returns how many Writers that took.
+func byPosition(t *testing.T, c *Client, cfg WriterConfig, tps []cdc.TopicPartition, n uint64, disturb func(row uint64)) (lives int) {
+	t.Helper()
+	confirmed := uint64(0)
+	for confirmed < n {
+		if lives++; lives > 300 {
+			t.Fatalf("%d take-overs for %d rows of %d", lives, confirmed, n)
+		}
+		w := c.NewWriter(cfg)
+		must(t, w.TakeOver(testContext(t), tps))
+		w.Start(context.Background())
+		w.Mark(Mark{End: cdc.LSN(confirmed)})
+		err := func() error {
+			last := map[cdc.TopicPartition]uint64{}
+			for row := confirmed + 1; row <= n; row++ {
+				tp := tps[row%uint64(len(tps))]
+				if _, asked := last[tp]; !asked {
+					s, _, err := w.LastStamp(testContext(t), tp)
+					must(t, err)
+					last[tp] = uint64(s.Position.Tx)
+				}
+				if row > last[tp] {
+					put(t, w, tp, row)
+				}
+				w.Mark(Mark{End: cdc.LSN(row)})
+				if row%7 == 0 {
+					w.Handover()
+				}
+				for w.Full() {
+					select {
+					case <-w.Space():
+					case <-w.Failed():
+						return w.Err()
+					}
+				}
+				disturb(row)
+			}
+			return w.Flush(testContext(t))
+		}()
+		confirmed = uint64(w.Acked().End)
+		must(t, w.Close())
+		if err != nil {
+			wantErr(t, err, ErrNeedTakeOver)
+		}
+	}
+	return lives
 }
 
 // A frame that announces more than it brings takes no memory for it.

@@ -185,6 +185,10 @@ func (w *Writer) transmit(ctx context.Context, s *set, batches []*batch) {
 			w.troubleWith(err)
 			return
 		}
+		if err := w.carry(p, batches[:n]); err != nil {
+			w.fail(err)
+			return
+		}
 		w.mu.Lock()
 		w.unanswered++
 		w.mu.Unlock()
@@ -199,6 +203,21 @@ func (w *Writer) discard(s *set) {
 	s.left = 0
 	w.advanceLocked()
 	w.mu.Unlock()
+}
+
+// carry notes which pipe carries batches. One that may be in the log already is
+// sent again over the same connection alone: another broker, or the same after a
+// restart, need not know it again.
+func (w *Writer) carry(p *pipe, batches []*batch) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, b := range batches {
+		if w.owned && b.unsure && b.via != p {
+			return fmt.Errorf("%w (a batch for %s may be there, and its broker is another)", ErrNeedTakeOver, b.target.tp)
+		}
+		b.via = p
+	}
+	return nil
 }
 
 // lead fills in the leaders that are not known.
