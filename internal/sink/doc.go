@@ -8,7 +8,8 @@
 //     Positions strictly increase within a partition and nothing between them is
 //     left out, so the last record of a partition says what the partition holds.
 //   - Batches are idempotent: the broker knows producer id, epoch and sequence of
-//     the last five of a partition, so the same bytes may be sent again.
+//     the last five of a partition, so what it refused for a while may be sent
+//     again. What it did not answer is not: the log is asked (docs/adr/0007).
 //   - TakeOver makes this instance the only one that can write: a new epoch for
 //     the transactional id, then an empty transaction whose markers carry the epoch
 //     into the log of every partition. Only after the marker has been seen there
