@@ -312,7 +312,7 @@ func TestCase054DDLRolledBack(t *testing.T) {
 	first := next(t, st).Change.Relation
 	for i := range 2 {
 		ev := next(t, st)
-		if ev.Kind == cdc.EventCommit {
+		for ev.Kind == cdc.EventCommit { // up to 14 empty transactions come too
 			ev = next(t, st)
 		}
 		if ev.Change.Relation != first {
