@@ -100,7 +100,7 @@ func (r *rig) start() *running {
 }
 
 // waitLimit bounds every wait of these tests; reaching it is a failure.
-const waitLimit = 90 * time.Second
+const waitLimit = 3 * time.Minute
 
 // wait polls until cond holds. The pipeline may end first only if that is what
 // cond waits for.

@@ -242,7 +242,8 @@ func (c *Client) replaceConfig(ctx context.Context, topic string, config map[str
 	})
 }
 
-// DeleteTopic deletes a topic. One that does not exist is not an error.
+// DeleteTopic deletes a topic and waits until the brokers no longer tell of it, so
+// that one made anew is not taken for it. One that does not exist is not an error.
 func (c *Client) DeleteTopic(ctx context.Context, topic string) error {
 	req := &deletetopics.Request{TopicNames: []string{topic}, TimeoutMs: int32(adminTimeout / time.Millisecond)}
 	err := c.controller(ctx, func(id int32) error {
@@ -263,6 +264,21 @@ func (c *Client) DeleteTopic(ctx context.Context, topic string) error {
 	c.mu.Lock()
 	maps.DeleteFunc(c.leaders, func(tp cdc.TopicPartition, _ int32) bool { return tp.Topic == topic })
 	c.mu.Unlock()
+	err = c.retry(ctx, controlDeadline, func(int) error {
+		res, err := c.refresh(ctx, []string{topic})
+		if err != nil {
+			return err
+		}
+		for _, t := range res.Topics {
+			if t.ErrorCode == 0 {
+				return kafka.LeaderNotAvailable // still told of: a wait
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("wait until topic %s is gone: %w", topic, err)
+	}
 	return nil
 }
 
