@@ -161,11 +161,13 @@ func TestAllConnectionsCutUnderLoad(t *testing.T) {
 	r := newRough(1)
 	k := cluster(t, kfake.NumBrokers(2), kfake.SeedTopics(4, "data"), r.opt())
 	c := dial(t, k)
+	r.set(0, time.Millisecond) // so that something is on its way at every cut
 	lives := byPosition(t, c, WriterConfig{TransactionalID: "p", RequestBytes: 2 << 10, BatchBytes: 1 << 10}, parts("data", 4), 3000, func(row uint64) {
 		if row%500 == 0 {
 			r.cut()
 		}
 	})
+	r.set(0, 0)
 	onceInOrder(t, seen(t, k, "data", 3000), 3000)
 	if lives == 1 {
 		t.Error("no take-over: nothing was tested")
