@@ -161,8 +161,9 @@ func TestAllConnectionsCutUnderLoad(t *testing.T) {
 	r := newRough(1)
 	k := cluster(t, kfake.NumBrokers(2), kfake.SeedTopics(4, "data"), r.opt())
 	c := dial(t, k)
-	r.set(0, time.Millisecond) // so that something is on its way at every cut
-	lives := byPosition(t, c, WriterConfig{TransactionalID: "p", RequestBytes: 2 << 10, BatchBytes: 1 << 10}, parts("data", 4), 3000, func(row uint64) {
+	// Late answers and little memory: something is on its way at every cut.
+	r.set(0, time.Millisecond)
+	lives := byPosition(t, c, WriterConfig{TransactionalID: "p", RequestBytes: 2 << 10, BatchBytes: 1 << 10, Memory: 8 << 10}, parts("data", 4), 3000, func(row uint64) {
 		if row%500 == 0 {
 			r.cut()
 		}
