@@ -60,6 +60,29 @@ type Status struct {
 	Acks          Latency       `json:"-"`              // histogram of acknowledgement latencies
 
 	Snapshot []TableProgress `json:"snapshot,omitempty"`
+
+	Log *LogStatus `json:"log,omitempty"` // of a pipeline of mode: events
+}
+
+// LogStatus is how a pipeline of mode: events stands.
+type LogStatus struct {
+	Head      int64        `json:"head"`      // position of the newest numbered event
+	Published int64        `json:"published"` // every event up to it is acknowledged in its topic
+	Alarms    int          `json:"alarms"`    // changes of stored events seen in the WAL, not yet acknowledged
+	Parts     []PartStatus `json:"parts"`     // what runs: numbering, publication, each view, each reaction
+}
+
+// PartStatus is one part of a pipeline of mode: events. Parts fail alone: an
+// outage of Kafka stops the publication and nothing else.
+type PartStatus struct {
+	Name     string    `json:"name"` // numbering, publication, view NAME, reaction NAME, recovery
+	State    State     `json:"state"`
+	Position int64     `json:"position"`
+	Error    string    `json:"error,omitempty"`
+	Reason   string    `json:"reason,omitempty"`
+	Mend     string    `json:"mend,omitempty"`
+	RetryAt  time.Time `json:"retry_at,omitzero"`
+	Restarts uint64    `json:"restarts"`
 }
 
 // LatencyBuckets are the upper bounds, in seconds, of a Latency's buckets; one
