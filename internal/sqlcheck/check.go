@@ -190,7 +190,12 @@ func serverError(err error, sql string, before int) error {
 	e := &Error{SQLState: pg.Code, Message: pg.Message, Detail: pg.Detail, Hint: pg.Hint}
 	if at := int(pg.Position) - 1 - before; pg.Position > 0 && at >= 0 {
 		runes := []rune(sql)
-		at = min(at, len(runes)) // behind the end: something is missing there
+		if at >= len(runes) {
+			at = len(runes)
+			if e.SQLState == "42601" { // it names a token of ours
+				e.Message = "syntax error at its end"
+			}
+		}
 		e.Line, e.Column = 1, 1
 		for _, r := range runes[:at] {
 			e.Column++

@@ -14,6 +14,7 @@ const (
 	reasonServer   = "tells something about the server or its catalogue, which is not the same where the events are applied again"
 	reasonConfig   = "depends on a setting of the server: name the text search configuration, as in to_tsvector('english', …)"
 	reasonVolatile = "is volatile: it may give something else each time, and a replay must give the same"
+	reasonSetting  = "depends on settings or on the catalogue, and need not be the same where the events are applied again"
 	reasonUser     = "is declared volatile, which is the default: if it depends on its arguments alone, mark it immutable (alter function … immutable)"
 	reasonReads    = "is declared stable, so it may read tables, which are not the same in a replay: if it depends on its arguments alone, mark it immutable (alter function … immutable)"
 )
@@ -31,7 +32,10 @@ func judgeFunction(name, schema, volatility string) string {
 	case volatility == "s" && stableAllowed(name):
 		return ""
 	}
-	return reasonFor(name)
+	if reason := reasonFor(name); volatility != "s" || reason != reasonVolatile {
+		return reason
+	}
+	return reasonSetting
 }
 
 // reasonFor is why a function of PostgreSQL that is not allowed is refused.

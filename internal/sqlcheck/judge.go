@@ -102,7 +102,7 @@ func (j *judge) collect(root *node) {
 	root.walk(func(n *node) {
 		// Fields that name the same thing wherever they stand.
 		for field, into := range map[string]oids{
-			"funcid": j.functions, "aggfnoid": j.functions, "winfnoid": j.functions, "tsmhandler": j.functions,
+			"funcid": j.functions, "aggfnoid": j.functions, "winfnoid": j.functions,
 			"opno": j.operators, "eqop": j.operators, "sortop": j.operators,
 			"relid": j.relations,
 		} {
