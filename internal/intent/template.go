@@ -66,3 +66,22 @@ func CategoryOK(c string) bool {
 	}
 	return c != "" && len(c) <= MaxCategory
 }
+
+// SQL is the SQL expression of the stream's name for an event whose data is the
+// jsonb expression data; null where a field is missing. It stands for one operand.
+func (t Template) SQL(data string) string {
+	var terms []string
+	rest := string(t)
+	for _, name := range t.Fields() {
+		before, after, _ := strings.Cut(rest, "{"+name+"}")
+		if before != "" {
+			terms = append(terms, Literal(before))
+		}
+		terms = append(terms, FieldSQL(Field{Name: name, Type: TypeString}, data))
+		rest = after
+	}
+	if rest != "" || len(terms) == 0 {
+		terms = append(terms, Literal(rest))
+	}
+	return "(" + strings.Join(terms, " || ") + ")"
+}
