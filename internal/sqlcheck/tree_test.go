@@ -6,7 +6,7 @@ import (
 )
 
 func TestParseTree(t *testing.T) {
-	root, err := parseTree(`(({A :x 1 :name :odd\ {\( :b ("a\"" "c d") :c {B :opnos (o 96 98) :v 4 [ 1 0 0 0 ] :w <>} :d ({C :e ({D :x 2})})}))`)
+	root, err := parseTree(`(({A :x 1 :name :odd\ \{\( :b ("a\"" "c d") :c {B :opnos (o 96 98) :v 4 [ 1 0 0 0 ] :w <>} :d ({C :e ({D :x 2})})}))`)
 	if err != nil {
 		t.Fatal(err)
 	}
