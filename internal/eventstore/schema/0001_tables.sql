@@ -1,7 +1,8 @@
 -- The tables of schema es, version 1. Owned by es_owner; applications touch none
--- of them, only the functions of the schema.
+-- of them, only the functions of the schema. Init makes the schema itself and the
+-- roles, and runs these files as es_owner.
 
-create schema es;
+grant usage on schema es to es_writer, es_reader, es_view;
 
 -- One row: which version of the schema this is, and what holds for all events.
 create table es.meta (
@@ -72,6 +73,7 @@ create table es.alarm (
 -- Declared types of events, as configured.
 create table es.declared (
   type       text  primary key,
+  schema     int   not null default 1,                           -- newest version of its fields: what an append without one means
   definition jsonb not null
 );
 

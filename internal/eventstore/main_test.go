@@ -1,0 +1,9 @@
+package eventstore
+
+import (
+	"testing"
+
+	"cdc/internal/cdctest"
+)
+
+func TestMain(m *testing.M) { cdctest.Main(m) }
