@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
@@ -55,6 +56,11 @@ func (s *Server) Handler() http.Handler {
 		ErrorHandling: promhttp.ContinueOnError,
 		ErrorLog:      slog.NewLogLogger(s.log.Handler(), slog.LevelError),
 	}))
+	for _, m := range s.mounts {
+		for _, pattern := range m.patterns {
+			mux.Handle(pattern, m.handler)
+		}
+	}
 	mux.HandleFunc("/", s.notFound)
 	return mux
 }
@@ -70,7 +76,11 @@ func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 			code, text = http.StatusMethodNotAllowed, "only GET is answered here"
 		}
 	}
-	s.write(w, code, map[string]any{"error": text, "paths": paths})
+	all := slices.Clone(paths)
+	for _, m := range s.mounts {
+		all = append(all, m.patterns...)
+	}
+	s.write(w, code, map[string]any{"error": text, "paths": all})
 }
 
 // ready is 200 when every pipeline runs and none is stalled.

@@ -31,7 +31,7 @@ const (
 	writeTimeout      = 30 * time.Second // a scrape over a slow tunnel
 	idleTimeout       = 2 * time.Minute  // longer than the usual scrape interval, so that it keeps its connection
 	maxHeaderBytes    = 16 << 10
-	maxConnections    = 64              // more than any set of probes and scrapers keeps open
+	maxConnections    = 256             // more than any set of probes and scrapers keeps open beside those who follow the log (internal/api)
 	shutdownTimeout   = 3 * time.Second // of the ten the daemon has to stop
 )
 
@@ -40,6 +40,7 @@ type Server struct {
 	source   Source
 	log      *slog.Logger
 	registry *prometheus.Registry
+	mounts   []mount // set before Run
 
 	mu    sync.Mutex
 	addr  string
@@ -50,6 +51,19 @@ type Server struct {
 // New makes a server; Run starts it.
 func New(source Source, log *slog.Logger) *Server {
 	return &Server{source: source, log: log, registry: newRegistry(source), bound: make(chan struct{})}
+}
+
+// mount is a handler of others and the patterns it answers.
+type mount struct {
+	patterns []string
+	handler  http.Handler
+}
+
+// Mount has h answer these patterns of http.ServeMux, all methods of them. It is
+// called before Run. The server's limits hold for h too, unless it moves the
+// deadlines of a request with http.ResponseController.
+func (s *Server) Mount(h http.Handler, patterns ...string) {
+	s.mounts = append(s.mounts, mount{patterns, h})
 }
 
 // errStopped is the cause of the end of requests that outlive the server.

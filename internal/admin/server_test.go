@@ -10,6 +10,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"reflect"
 	"strings"
 	"sync"
@@ -372,5 +373,40 @@ func TestNoSecretsOfTheRequestInTheLog(t *testing.T) {
 	}
 	if strings.Contains(log.String(), "geheim") || !strings.Contains(log.String(), "admin server listens") {
 		t.Errorf("log %q", log.String())
+	}
+}
+
+// TestMount: a mounted handler answers its patterns with all methods, is named
+// among the paths, and may take longer than the server's own answers do.
+func TestMount(t *testing.T) {
+	s := New(&board{}, slog.New(slog.DiscardHandler))
+	s.Mount(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Hour)); err != nil {
+			t.Errorf("move the deadline of an answer: %v", err)
+		}
+		_, _ = io.WriteString(w, r.Method+" "+r.URL.EscapedPath())
+	}), "/v1/append", "/v1/streams/")
+	h := httptest.NewServer(s.Handler())
+	defer h.Close()
+	for _, tc := range []struct{ method, path, want string }{
+		{"POST", "/v1/append", "POST /v1/append"},
+		{"GET", "/v1/streams/course%2Fddia/state", "GET /v1/streams/course%2Fddia/state"},
+		{"GET", "/v1/nothing", `{"error":"no such path","paths":["/healthz","/readyz","/metrics","/v1/status","/v1/append","/v1/streams/"]}` + "\n"},
+	} {
+		t.Run(tc.method+" "+tc.path, func(t *testing.T) {
+			req, err := http.NewRequestWithContext(t.Context(), tc.method, h.URL+tc.path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			body, err := io.ReadAll(res.Body)
+			if err != nil || string(body) != tc.want {
+				t.Errorf("got %q, %v, want %q", body, err, tc.want)
+			}
+		})
 	}
 }
