@@ -19,17 +19,24 @@ type outline struct {
 	target          target
 	known           bool // target could be read
 	tables, exclude []Pattern
-	topics          []glob // of tables; empty where the pattern could not be read
+	categories      []category // of mode: events
+	topics          []glob     // of tables or categories; empty where the pattern could not be read
 }
 
 func (v *validator) outline(name string, p *Pipeline) *outline {
 	path := join("pipelines", name)
-	o := &outline{
-		tables:  v.patternList(path+".tables", p.Tables),
-		exclude: v.patternList(path+".exclude", p.Exclude),
-	}
+	o := &outline{}
 	t, err := parseURL(v.PostgresFor(p).URL)
 	o.target, o.known = t, err == nil
+	if p.Mode == ModeEvents {
+		o.categories = v.categories(path, p)
+		for _, c := range o.categories {
+			o.topics = append(o.topics, eventTopicGlob(p.Topic, t.database, c))
+		}
+		return o
+	}
+	o.tables = v.patternList(path+".tables", p.Tables)
+	o.exclude = v.patternList(path+".exclude", p.Exclude)
 	for _, x := range o.tables {
 		var g glob
 		if x.text != "" {
@@ -64,9 +71,17 @@ func (v *validator) clash(a, b string) {
 	if sameDatabase && p.Publication == q.Publication {
 		v.fault(path+".publication", "publication %s is pipeline %s's too: each manages its own, set another", v.show(path+".publication", q.Publication), a)
 	}
+	if sameDatabase && p.Mode == ModeEvents && q.Mode == ModeEvents {
+		v.fault(path+".mode", "pipeline %s is of mode: events on the same database: a database has one log of events, put both into one pipeline", a)
+	}
 	if i, j, ok := v.sharedTopic(from, to, sameDatabase); ok {
-		v.fault(path+".topic", "tables %s here and %s of pipeline %s get the same topic: set another topic, or exclude them in one of the pipelines",
-			v.showTable(b, j), v.showTable(a, i), a)
+		switch {
+		case p.Mode == ModeCDC && q.Mode == ModeCDC:
+			v.fault(path+".topic", "tables %s here and %s of pipeline %s get the same topic: set another topic, or exclude them in one of the pipelines",
+				v.showTable(b, j), v.showTable(a, i), a)
+		default:
+			v.fault(path+".topic", "%s here and %s of pipeline %s get the same topic: set another topic", v.showSource(b, j), v.showSource(a, i), a)
+		}
 	}
 	for _, t := range p.fixedTopics() {
 		for _, u := range q.fixedTopics() {
@@ -80,6 +95,18 @@ func (v *validator) clash(a, b string) {
 // showTable is the i-th entry of a pipeline's tables.
 func (v *validator) showTable(pipeline string, i int) string {
 	return v.show(fmt.Sprintf("pipelines.%s.tables[%d]", pipeline, i), v.Pipelines[pipeline].Tables[i])
+}
+
+// showSource is what the i-th of a pipeline's topics is written from.
+func (v *validator) showSource(pipeline string, i int) string {
+	if v.Pipelines[pipeline].Mode == ModeCDC {
+		return "table " + v.showTable(pipeline, i)
+	}
+	c := v.outlines[pipeline].categories[i]
+	if c.name == "" {
+		return "events"
+	}
+	return "events of category " + v.show(c.path, c.name)
 }
 
 // sharedTopic finds a pattern of each pipeline whose tables get a topic in common.
@@ -114,7 +141,7 @@ func (v *validator) sharedTopic(from, to *outline, sameDatabase bool) (i, j int,
 			}
 			// Where one pipeline leaves out what the other takes, nothing is shared.
 			if from.topics[i].meets(g, '.') &&
-				!(sameDatabase && (v.excluded(from, to.tables[j]) || v.excluded(to, from.tables[i]))) {
+				!(sameDatabase && from.tables != nil && to.tables != nil && (v.excluded(from, to.tables[j]) || v.excluded(to, from.tables[i]))) {
 				return i, j, true
 			}
 		}
@@ -190,7 +217,7 @@ func isTopicRune(r rune) bool {
 func (v *validator) ownTopics(names []string) {
 	type owner struct {
 		pipeline string
-		table    int
+		source   int
 	}
 	tables := map[string]owner{}
 	for _, name := range names {
@@ -211,7 +238,7 @@ func (v *validator) ownTopics(names []string) {
 				}
 			}
 			if o, ok := tables[t.topic]; ok {
-				v.fault(path+t.key, "topic %s is that of table %s of pipeline %s too: set another", v.show(path+t.key, t.topic), v.showTable(o.pipeline, o.table), o.pipeline)
+				v.fault(path+t.key, "topic %s is that of %s of pipeline %s too: set another", v.show(path+t.key, t.topic), v.showSource(o.pipeline, o.source), o.pipeline)
 			}
 		}
 	}

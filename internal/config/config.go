@@ -10,7 +10,8 @@ import (
 // Config is a whole configuration file. Its tags are the schema of the file:
 // yaml names the key, oneof lists the values allowed, min and max bound a
 // number, secret keeps the value out of every message, file marks a path that is
-// relative to the directory of the configuration file.
+// relative to the directory of the configuration file, url marks a Postgres URL,
+// mode a key that pipelines of one mode alone have.
 type Config struct {
 	Postgres Postgres `yaml:"postgres"`
 	Kafka    Kafka    `yaml:"kafka"`
@@ -28,7 +29,7 @@ type Config struct {
 type Postgres struct {
 	// URL is postgres://user:password@host:port/database?options. It may hold a
 	// password: print Redacted instead.
-	URL string `yaml:"url" secret:"true"`
+	URL string `yaml:"url" secret:"true" url:"true"`
 }
 
 // Kafka says how to reach the sink: Brokers or Embedded, exactly one of them.
@@ -81,29 +82,37 @@ type Log struct {
 type Pipeline struct {
 	Name     string    `yaml:"-"`        // its key in Config.Pipelines, and its transactional id
 	Postgres *Postgres `yaml:"postgres"` // nil: Config.Postgres
-	Mode     string    `yaml:"mode" oneof:"cdc"`
+	Mode     string    `yaml:"mode" oneof:"cdc|events"`
 
-	Tables  []string            `yaml:"tables"`  // patterns, see ParsePattern
-	Exclude []string            `yaml:"exclude"` // patterns
-	Columns map[string][]string `yaml:"columns"` // table to the columns published, all others stay in Postgres
-	Key     map[string][]string `yaml:"key"`     // table to the columns of the message key, in place of the primary key
+	Tables  []string            `yaml:"tables" mode:"cdc"`  // patterns, see ParsePattern
+	Exclude []string            `yaml:"exclude" mode:"cdc"` // patterns
+	Columns map[string][]string `yaml:"columns" mode:"cdc"` // table to the columns published, all others stay in Postgres
+	Key     map[string][]string `yaml:"key" mode:"cdc"`     // table to the columns of the message key, in place of the primary key
 
-	Topic       string            `yaml:"topic"` // template of {database}, {schema}, {table}
+	Topic       string            `yaml:"topic"` // template of {database}, and {schema}, {table} or, of events, {category}
 	Partitions  int               `yaml:"partitions" min:"1" max:"10000"`
 	Replication int               `yaml:"replication" min:"-1" max:"32767"` // 0: Kafka.Replication
 	TopicConfig map[string]string `yaml:"topic_config"`                     // settings of topics beyond those the policy fixes
 
-	Format   string   `yaml:"format" oneof:"json|debezium-json"`
-	Debezium Debezium `yaml:"debezium"`
+	Format   string   `yaml:"format" oneof:"json|debezium-json" mode:"cdc"`
+	Debezium Debezium `yaml:"debezium" mode:"cdc"`
 	Delivery string   `yaml:"delivery" oneof:"exactly-once|at-least-once"`
-	Snapshot Snapshot `yaml:"snapshot"`
-	Messages Messages `yaml:"messages"`
+	Snapshot Snapshot `yaml:"snapshot" mode:"cdc"`
+	Messages Messages `yaml:"messages" mode:"cdc"`
 
-	Toast      string `yaml:"toast" oneof:"fill|omit|placeholder|refuse"`
-	Truncate   string `yaml:"truncate" oneof:"tombstones|stop"`
-	Oversize   string `yaml:"oversize" oneof:"stop|dead-letter"`
-	OnGap      string `yaml:"on_gap" oneof:"stop|resnapshot"`
-	DeadLetter string `yaml:"dead_letter"` // topic
+	Toast      string `yaml:"toast" oneof:"fill|omit|placeholder|refuse" mode:"cdc"`
+	Truncate   string `yaml:"truncate" oneof:"tombstones|stop" mode:"cdc"`
+	Oversize   string `yaml:"oversize" oneof:"stop|dead-letter" mode:"cdc"`
+	OnGap      string `yaml:"on_gap" oneof:"stop|resnapshot" mode:"cdc"`
+	DeadLetter string `yaml:"dead_letter" mode:"cdc"` // topic
+
+	Undeclared string                `yaml:"undeclared" oneof:"refuse|allow" optional:"true" mode:"events"` // "": refuse where there are Events
+	MaxEvent   Bytes                 `yaml:"max_event" min:"1KiB" max:"64MiB" mode:"events"`                // data and meta of one event
+	Events     map[string]*EventType `yaml:"events" mode:"events"`
+	State      map[string]*Fold      `yaml:"state" mode:"events"`
+	Snapshots  Snapshots             `yaml:"snapshots" mode:"events"`
+	Views      map[string]*View      `yaml:"views" mode:"events"`
+	Reactions  map[string]*Reaction  `yaml:"reactions" mode:"events"`
 
 	Memory      Bytes         `yaml:"memory" min:"4MiB" max:"64GiB"`
 	Linger      time.Duration `yaml:"linger" min:"0s" max:"10s"`

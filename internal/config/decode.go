@@ -36,13 +36,14 @@ func (d *decoder) config(root *yaml.Node, c *Config) {
 
 // tags are a field's struct tags.
 type tags struct {
-	secret, file bool
+	secret, file, url bool
 }
 
 var (
 	typeDuration = reflect.TypeFor[time.Duration]()
 	typeBytes    = reflect.TypeFor[Bytes]()
 	typePipeline = reflect.TypeFor[*Pipeline]()
+	typeWords    = reflect.TypeFor[Words]()
 )
 
 // value decodes n into v. path names v in messages.
@@ -108,6 +109,7 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, path string) {
 	d.pairs(n, path, v.Type(), func(key, val *yaml.Node) {
 		for _, f := range fields {
 			if f.key == key.Value {
+				d.at[join(path, key.Value)+wordSuffix] = placeOf(key)
 				d.value(val, v.Field(f.index), join(path, key.Value), f.tags)
 				return
 			}
@@ -124,6 +126,9 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) {
 		at := path + "[" + key.Value + "]"
 		item := reflect.New(typ.Elem()).Elem()
 		if typ.Elem() != typePipeline {
+			if typ.Elem().Kind() == reflect.Pointer { // a section: what it lacks is said of its name
+				d.at[at+keySuffix] = placeOf(key)
+			}
 			d.value(val, item, at, tags{})
 			v.SetMapIndex(reflect.ValueOf(key.Value), item)
 			return
@@ -133,12 +138,19 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) {
 		d.order = append(d.order, key.Value)
 		p := DefaultPipeline(key.Value)
 		d.value(val, reflect.ValueOf(p).Elem(), at, tags{})
+		if _, set := d.at[at+".topic"]; !set && topicOf[p.Mode] != "" {
+			p.Topic = topicOf[p.Mode] // the one default that depends on the mode
+		}
 		v.SetMapIndex(reflect.ValueOf(key.Value), reflect.ValueOf(p))
 	})
 }
 
 // keySuffix marks in decoder.at the place of a key, as against its value's.
 const keySuffix = "\x00key"
+
+// wordSuffix marks the place of a key whose faults stand at its value, for the
+// one that says that the key must go.
+const wordSuffix = "\x00word"
 
 // pairs calls each for the pairs of a mapping, in order, each key once.
 func (d *decoder) pairs(n *yaml.Node, path string, typ reflect.Type, each func(key, val *yaml.Node)) {
@@ -164,6 +176,12 @@ func (d *decoder) pairs(n *yaml.Node, path string, typ reflect.Type, each func(k
 }
 
 func (d *decoder) sequence(n *yaml.Node, v reflect.Value, path string, t tags) {
+	if v.Type() == typeWords && n.Kind == yaml.ScalarNode {
+		var word string
+		d.value(n, reflect.ValueOf(&word).Elem(), path+"[0]", t)
+		v.Set(reflect.ValueOf(Words{word}))
+		return
+	}
 	if n.Kind != yaml.SequenceNode {
 		d.wrongType(n, path, v.Type())
 		return
@@ -186,7 +204,7 @@ func (d *decoder) scalar(n *yaml.Node, at place, v reflect.Value, path string, t
 		d.wrongType(n, path, v.Type())
 		return
 	}
-	text, ok := d.expand(n.Value, at, path, path == "postgres.url" || strings.HasSuffix(path, ".postgres.url"))
+	text, ok := d.expand(n.Value, at, path, t.url)
 	if !ok {
 		return
 	}
@@ -252,6 +270,8 @@ func wanted(t reflect.Type) string {
 		return wanted(t.Elem())
 	case t.Kind() == reflect.Struct || t.Kind() == reflect.Map:
 		return "keys with values"
+	case t == typeWords:
+		return "a text, or a list such as [a, b]"
 	case t.Kind() == reflect.Slice:
 		return "a list such as [a, b]"
 	case t.Kind() == reflect.Int:
@@ -301,7 +321,7 @@ func fieldsOf(t reflect.Type) []field {
 			continue
 		}
 		out = append(out, field{key: key, index: i, tags: tags{
-			secret: f.Tag.Get("secret") != "", file: f.Tag.Get("file") != "",
+			secret: f.Tag.Get("secret") != "", file: f.Tag.Get("file") != "", url: f.Tag.Get("url") != "",
 		}})
 	}
 	return out

@@ -15,12 +15,25 @@ func Default() *Config {
 
 // DefaultPipeline is the pipeline of that name with every key left out. It has
 // no tables yet.
-func DefaultPipeline(name string) *Pipeline {
+func DefaultPipeline(name string) *Pipeline { return defaultPipeline(name, ModeCDC) }
+
+// DefaultEventsPipeline is that of mode: events.
+func DefaultEventsPipeline(name string) *Pipeline { return defaultPipeline(name, ModeEvents) }
+
+// topicOf is the default of Pipeline.Topic.
+var topicOf = map[string]string{
+	ModeCDC:    "{database}.{schema}.{table}",
+	ModeEvents: "{database}.events.{category}",
+}
+
+// defaultPipeline has the defaults of both modes: those of the other have no
+// effect.
+func defaultPipeline(name, mode string) *Pipeline {
 	slot := SlotName(name)
 	return &Pipeline{
 		Name:          name,
-		Mode:          "cdc",
-		Topic:         "{database}.{schema}.{table}",
+		Mode:          mode,
+		Topic:         topicOf[mode],
 		Partitions:    6,
 		Format:        "json",
 		Debezium:      Debezium{Unknown: "text", Name: name},
@@ -31,6 +44,8 @@ func DefaultPipeline(name string) *Pipeline {
 		Oversize:      "stop",
 		OnGap:         "stop",
 		DeadLetter:    name + ".dead-letter",
+		MaxEvent:      1 << 20,
+		Snapshots:     Snapshots{Every: 200},
 		Memory:        64 << 20,
 		Compression:   "none",
 		Slot:          Slot{Name: slot},
@@ -48,3 +63,9 @@ func (e *Embedded) setDefaults() {
 	e.Dir = "data/broker"
 	e.Listen = "127.0.0.1:9092"
 }
+
+// One version is enough until the fields change.
+func (e *EventType) setDefaults() { e.Schema = 1 }
+
+// Of a new reaction nobody expects that it takes up what happened years ago.
+func (r *Reaction) setDefaults() { r.From = "end" }

@@ -13,7 +13,7 @@ import (
 // pipeline judges one pipeline alone.
 func (v *validator) pipeline(name string, p *Pipeline) {
 	path := join("pipelines", name)
-	if p.Mode == "events" { // refused as a whole; what it lacks of a mode: cdc is no fault
+	if p.Mode != ModeCDC && p.Mode != ModeEvents { // a fault of its own; what it lacks of either mode is none
 		v.outlines[name] = &outline{}
 		return
 	}
@@ -27,8 +27,11 @@ func (v *validator) pipeline(name string, p *Pipeline) {
 		v.url(path+".postgres.url", p.Postgres.URL, true)
 	}
 	v.outlines[name] = v.outline(name, p)
-	v.patterns(path, p, v.outlines[name])
-	v.columns(path, p)
+	if p.Mode == ModeEvents {
+		v.events(path, p, v.outlines[name])
+	} else {
+		v.rows(path, p, v.outlines[name])
+	}
 	v.topics(name, path, p)
 	if !isWord(p.Slot.Name, "_") && p.Slot.Name != SlotName(name) { // else the name is the fault
 		v.fault(path+".slot.name", "%s is not a slot name: Postgres takes 1 to %d of a-z, 0-9 and '_'", v.show(path+".slot.name", p.Slot.Name), maxIdentifier)
@@ -36,6 +39,15 @@ func (v *validator) pipeline(name string, p *Pipeline) {
 	if n := len(p.Publication); n == 0 || n > maxIdentifier || strings.ContainsRune(p.Publication, 0) || !utf8.ValidString(p.Publication) {
 		v.fault(path+".publication", "%s is not a publication name: Postgres takes 1 to %d bytes", v.show(path+".publication", p.Publication), maxIdentifier)
 	}
+	if p.Replication > 1 && v.Kafka.Embedded != nil {
+		v.fault(path+".replication", "the embedded broker is one broker: write 1, or remove the key")
+	}
+}
+
+// rows judges what pipelines of mode: cdc alone have.
+func (v *validator) rows(path string, p *Pipeline, o *outline) {
+	v.patterns(path, p, o)
+	v.columns(path, p)
 	if p.Snapshot.Mode == "never" && p.OnGap == "resnapshot" {
 		v.fault(path+".on_gap", "resnapshot contradicts snapshot.mode: never; write on_gap: stop, or snapshot: {mode: initial}")
 	}
@@ -44,9 +56,6 @@ func (v *validator) pipeline(name string, p *Pipeline) {
 	}
 	if p.Debezium.Name == "" {
 		v.fault(path+".debezium.name", "is empty: write the name readers find in source.name")
-	}
-	if p.Replication > 1 && v.Kafka.Embedded != nil {
-		v.fault(path+".replication", "the embedded broker is one broker: write 1, or remove the key")
 	}
 }
 
@@ -150,7 +159,9 @@ func (v *validator) tableMap(path string, m map[string][]string) map[string]stri
 
 // topics checks the template and the topics of a pipeline that are no table's.
 func (v *validator) topics(name, path string, p *Pipeline) {
-	if _, err := cdc.TopicName(p.Topic, "d", "s", "t"); err != nil {
+	if p.Mode == ModeEvents {
+		v.eventTopics(path, p)
+	} else if _, err := cdc.TopicName(p.Topic, "d", "s", "t"); err != nil {
 		v.topicFault(path+".topic", err)
 	} else {
 		v.sameTopic(name, path, p)
@@ -192,6 +203,9 @@ type fixedTopic struct{ key, topic string }
 
 // fixedTopics are the topics of the pipeline that are no table's.
 func (p *Pipeline) fixedTopics() []fixedTopic {
+	if p.Mode == ModeEvents {
+		return []fixedTopic{{".progress_topic", p.ProgressTopic}}
+	}
 	list := []fixedTopic{{".dead_letter", p.DeadLetter}, {".progress_topic", p.ProgressTopic}}
 	if len(p.Messages.Prefixes) > 0 && p.Messages.Topic != "" {
 		list = append(list, fixedTopic{".messages.topic", p.Messages.Topic})

@@ -3,6 +3,7 @@ package config
 import (
 	"encoding/json"
 	"log/slog"
+	"strconv"
 )
 
 // hidden stands where a secret was.
@@ -20,6 +21,13 @@ func (p Postgres) MarshalJSON() ([]byte, error) {
 
 // MarshalYAML keeps the password out of a printed configuration.
 func (p Postgres) MarshalYAML() (any, error) { return map[string]string{"url": p.Redacted()}, nil }
+
+// The same of a URL that stands alone.
+
+func (u URL) String() string               { return Postgres{URL: string(u)}.Redacted() }
+func (u URL) GoString() string             { return strconv.Quote(u.String()) }
+func (u URL) LogValue() slog.Value         { return slog.StringValue(u.String()) }
+func (u URL) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
 
 // shown is a SASL section that may be printed: the type has no methods.
 func (s SASL) shown() map[string]string {

@@ -10,17 +10,15 @@ import (
 
 // later are keys of the file's contract that this version does not carry out.
 var later = map[reflect.Type][]string{
-	reflect.TypeFor[Config]():   {"erasure"},
-	reflect.TypeFor[Pipeline](): {"events", "state", "views", "reactions", "snapshots"},
+	reflect.TypeFor[Config]():    {"erasure"},
+	reflect.TypeFor[EventType](): {"personal"},
+	reflect.TypeFor[View]():      {"personal"},
 }
-
-// eventsNotHere refuses what belongs to event sourcing.
-const eventsNotHere = "mode: events is not in this version"
 
 func (d *decoder) unknownKey(key *yaml.Node, path string, typ reflect.Type, fields []field) {
 	at, full := placeOf(key), join(path, key.Value)
 	if slices.Contains(later[typ], key.Value) {
-		d.add(at, full, "belongs to mode: events, and %s: remove it", eventsNotHere)
+		d.add(at, full, "erasure is not in this version: remove the key")
 		return
 	}
 	known := make([]string, len(fields))

@@ -31,6 +31,11 @@ func (c *Config) validate(f *faults) {
 		v.fault("pipelines", "there are %d pipelines, one process runs at most %d: use more processes", len(names), maxPipelines)
 		return
 	}
+	for _, name := range names {
+		if p := c.Pipelines[name]; p.Mode == ModeCDC || p.Mode == ModeEvents {
+			v.wrongMode(join("pipelines", name), p)
+		}
+	}
 	v.tagged(reflect.ValueOf(c).Elem(), "")
 	v.kafka()
 	v.listen("admin.listen", c.Admin.Listen, true)
@@ -47,14 +52,21 @@ type validator struct {
 	*faults
 	decoding []Fault // found before; they cover what lies at and below their paths
 
+	settled []string // paths whose fault is found, and the last word on all below them
+
 	outlines    map[string]*outline // by pipeline
 	comparisons int                 // of patterns, at most maxComparisons
 }
 
-// fault adds a fault at a path, unless decoding found one there.
+// fault adds a fault at a path, unless one is found there already.
 func (v *validator) fault(path, format string, args ...any) {
 	for _, g := range v.decoding {
 		if within(path, g.Path) || g.Path == "" {
+			return
+		}
+	}
+	for _, p := range v.settled {
+		if within(path, p) {
 			return
 		}
 	}
@@ -102,6 +114,10 @@ func (v *validator) tagged(x reflect.Value, path string) {
 			for _, name := range v.PipelineNames() {
 				v.tagged(reflect.ValueOf(v.Pipelines[name]).Elem(), join(at, name))
 			}
+		case field.Kind() == reflect.Map && f.Type.Elem().Kind() == reflect.Pointer:
+			v.sections(field, at)
+		case f.Tag.Get("oneof") != "" && f.Tag.Get("optional") != "" && field.String() == "" && v.at[at] == place{}:
+			// left out, and what that means depends on other keys
 		case f.Tag.Get("oneof") != "":
 			v.oneOf(at, field.String(), strings.Split(f.Tag.Get("oneof"), "|"))
 		case f.Tag.Get("min") != "":
@@ -110,8 +126,19 @@ func (v *validator) tagged(x reflect.Value, path string) {
 	}
 }
 
+// sections checks the entries of a map of sections.
+func (v *validator) sections(m reflect.Value, path string) {
+	keys := m.MapKeys()
+	slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
+	for _, k := range keys {
+		if x := m.MapIndex(k); !x.IsNil() {
+			v.tagged(x.Elem(), path+"["+k.String()+"]")
+		}
+	}
+}
+
 // notYet are values of the contract that this version does not carry out.
-var notYet = map[string]bool{"mode: events": true, "delivery: transactional": true}
+var notYet = map[string]bool{"delivery: transactional": true}
 
 func (v *validator) oneOf(path, value string, allowed []string) {
 	if slices.Contains(allowed, value) {

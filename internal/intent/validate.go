@@ -397,23 +397,18 @@ func (v *validator) appended(path string, s Statement) {
 // cycles refuses reactions that set each other off for ever. Seen are types that
 // a query names as such; others are not known before it runs.
 func (v *validator) cycles() {
-	next := make([][]int, len(v.Reactions)) // reactions set off by each
+	g := graph{appends: make([][]string, len(v.Reactions)), reacts: map[string][]int{}}
 	for i, r := range v.Reactions {
-		s, err := ParseSQL(r.Append)
-		if err != nil {
-			continue // a fault of its own
+		if s, err := ParseSQL(r.Append); err == nil { // else a fault of its own
+			g.appends[i] = s.appends()
 		}
-		for _, typ := range s.appends() {
-			for j, other := range v.Reactions {
-				if slices.Contains(other.When, typ) {
-					next[i] = append(next[i], j)
-				}
-			}
+		for _, typ := range r.When {
+			g.reacts[typ] = append(g.reacts[typ], i)
 		}
 	}
 	told := make([]bool, len(v.Reactions))
 	for i := range v.Reactions {
-		round := roundTrip(next, i)
+		round := g.roundTrip(i)
 		if round == nil || told[i] {
 			continue
 		}
@@ -427,28 +422,47 @@ func (v *validator) cycles() {
 	}
 }
 
-// roundTrip is a shortest way from i back to i; nil where there is none.
-func roundTrip(next [][]int, i int) []int {
+// graph says which reaction appends which types and who reacts to them.
+type graph struct {
+	appends [][]string // by reaction
+	reacts  map[string][]int
+}
+
+// roundTrip is a shortest way from a reaction back to itself; nil where there is
+// none. The time is in proportion to the definitions: each type is followed once.
+func (g graph) roundTrip(i int) []int {
 	from := map[int]int{}
+	followed := map[string]bool{}
 	queue := []int{i}
 	for len(queue) > 0 {
 		here := queue[0]
 		queue = queue[1:]
-		for _, j := range next[here] {
-			if j == i {
-				round := []int{}
-				for ; here != i; here = from[here] {
-					round = append(round, here)
-				}
-				round = append(round, i)
-				slices.Reverse(round)
-				return round
+		for _, typ := range g.appends[here] {
+			if followed[typ] {
+				continue
 			}
-			if _, seen := from[j]; !seen {
-				from[j] = here
-				queue = append(queue, j)
+			followed[typ] = true
+			for _, j := range g.reacts[typ] {
+				if j == i {
+					return wayBack(from, i, here)
+				}
+				if _, seen := from[j]; !seen {
+					from[j] = here
+					queue = append(queue, j)
+				}
 			}
 		}
 	}
 	return nil
+}
+
+// wayBack lists the way from i to here.
+func wayBack(from map[int]int, i, here int) []int {
+	var way []int
+	for ; here != i; here = from[here] {
+		way = append(way, here)
+	}
+	way = append(way, i)
+	slices.Reverse(way)
+	return way
 }

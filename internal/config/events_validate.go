@@ -1,0 +1,119 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"cdc/internal/intent"
+)
+
+// events judges what pipelines of mode: events alone have.
+func (v *validator) events(path string, p *Pipeline, o *outline) {
+	for _, name := range sortedNames(p.Events) {
+		v.eventType(fmt.Sprintf("%s.events[%s]", path, name), p.Events[name])
+	}
+	for _, name := range sortedNames(p.Views) {
+		v.viewDatabase(fmt.Sprintf("%s.views[%s].database", path, name), p.Views[name], o)
+	}
+	// What is known by now is not said twice in other words.
+	known := map[string]bool{}
+	for _, f := range v.list {
+		known[f.Path] = true
+	}
+	definitions := p.Definitions()
+	for _, f := range definitions.Validate() {
+		at := join(path, f.Path)
+		switch {
+		case known[at]:
+		case v.at[at].env: // the message may repeat the value
+			v.fault(at, "the value from the environment is not valid here: write it into the file to see why")
+		default:
+			v.fault(at, "%s", f.Text)
+		}
+	}
+}
+
+// eventType judges what the definition made of it has lost.
+func (v *validator) eventType(path string, e *EventType) {
+	for _, name := range slices.Sorted(maps.Keys(e.Data)) {
+		at := fmt.Sprintf("%s.data[%s]", path, name)
+		if f := intent.ParseField(name, e.Data[name]); f.Type.SQL() == "" {
+			v.fieldType(at, string(f.Type))
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(e.Upcast)) {
+		if _, ok := version(key); !ok {
+			v.fault(fmt.Sprintf("%s.upcast[%s]", path, key), "%q is no version: write the number of the version to come from, as in 1", key)
+		}
+	}
+}
+
+func (v *validator) fieldType(path, typ string) {
+	hint := ""
+	if near := nearest(typ, intent.FieldTypes()); near != "" && typ != "" {
+		hint = fmt.Sprintf("; did you mean %q?", near)
+	}
+	v.fault(path, "%s is not one of %s, with a ? behind it where the field may be missing%s", v.show(path, typ), strings.Join(intent.FieldTypes(), ", "), hint)
+}
+
+// viewDatabase judges the URL of another Postgres.
+func (v *validator) viewDatabase(path string, w *View, o *outline) {
+	v.url(path, string(w.Database), false)
+	if t, err := parseURL(string(w.Database)); err == nil && w.Database != "" && o.known && t == o.target {
+		v.fault(path, "is the pipeline's own database: remove the key")
+	}
+}
+
+// category is one that events of a pipeline have. The zero value stands for all
+// that are not known.
+type category struct {
+	name string
+	path string // of the template it comes from
+}
+
+// categories are those of the declared types, and the zero value where others are
+// accepted.
+func (v *validator) categories(path string, p *Pipeline) []category {
+	var out []category
+	d := p.Definitions()
+	for _, e := range d.Events {
+		name := e.Stream.Category()
+		if !intent.CategoryOK(name) || slices.ContainsFunc(out, func(c category) bool { return c.name == name }) {
+			continue
+		}
+		out = append(out, category{name, fmt.Sprintf("%s.events[%s].stream", path, e.Name)})
+	}
+	if d.Undeclared {
+		out = append(out, category{})
+	}
+	return out
+}
+
+// eventTopics judges the template of topics.
+func (v *validator) eventTopics(path string, p *Pipeline) {
+	if _, err := intent.TopicName(p.Topic, "d", "c"); err != nil {
+		v.topicFault(path+".topic", err)
+		return
+	}
+	for _, c := range v.outlines[p.Name].categories {
+		if c.name == "" {
+			continue
+		}
+		if _, err := intent.TopicName(p.Topic, "d", c.name); err != nil {
+			v.topicFault(path+".topic", err)
+			return
+		}
+	}
+}
+
+// eventTopicGlob is what topics a template can give for a category.
+func eventTopicGlob(template, database string, c category) glob {
+	text := strings.ReplaceAll(template, "{category}", "{table}")
+	table := glob{anyRun}
+	if c.name != "" {
+		table = glob(c.name)
+	}
+	return topicGlob(text, database, Pattern{table: table})
+}
