@@ -37,12 +37,23 @@ type TopicState struct {
 // Kafka does not allow in a topic become '_', as Debezium does it. Two tables may
 // collide that way: the caller refuses them.
 func TopicName(template, database, schema, table string) (string, error) {
-	name := strings.NewReplacer(
-		"{database}", topicPart(database), "{schema}", topicPart(schema), "{table}", topicPart(table),
-	).Replace(template)
+	return fillTopic(template, "{database}, {schema} and {table}",
+		"{database}", topicPart(database), "{schema}", topicPart(schema), "{table}", topicPart(table))
+}
+
+// EventTopicName fills a template's {database} and {category} in the same way.
+// Categories that come out as one topic share it without harm: its records keep
+// the order of the log, and their keys are the names of streams.
+func EventTopicName(template, database, category string) (string, error) {
+	return fillTopic(template, "{database} and {category}",
+		"{database}", topicPart(database), "{category}", topicPart(category))
+}
+
+func fillTopic(template, known string, pairs ...string) (string, error) {
+	name := strings.NewReplacer(pairs...).Replace(template)
 	switch {
 	case strings.ContainsAny(name, "{}"):
-		return "", fmt.Errorf("topic template %q: only {database}, {schema} and {table} are known", template)
+		return "", fmt.Errorf("topic template %q: only %s are known", template, known)
 	case name == "" || name == "." || name == "..":
 		return "", fmt.Errorf("topic template %q gives the topic name %q, which Kafka refuses", template, name)
 	case len(name) > maxTopicName:
