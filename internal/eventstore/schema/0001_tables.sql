@@ -114,8 +114,9 @@ create table es.reaction (
   name       text   primary key,
   hash       bytea  not null,
   definition jsonb  not null,
-  pos        bigint not null,
-  error      jsonb
+  pos        bigint not null,                                    -- every event up to it has been reacted to
+  last       uuid,                                               -- what it appended last: its view has to see that before it reacts again
+  error      jsonb                                               -- {event, type, query, message}: why it stands still
 );
 
 -- Outcome of appends that span two databases, written before either commits.
