@@ -41,6 +41,7 @@ const (
 	MetaActor       = "actor"       // who did it
 	MetaCorrelation = "correlation" // id of what it all belongs to: a request, a process
 	MetaCausation   = "causation"   // id of the event or command it followed from
+	MetaDepth       = "depth"       // how many reactions lie between it and what they began with
 )
 
 // NewEvent is an event to be appended.
