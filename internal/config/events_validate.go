@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"cdc/internal/cdc"
 	"cdc/internal/intent"
 )
 
@@ -93,7 +94,7 @@ func (v *validator) categories(path string, p *Pipeline) []category {
 
 // eventTopics judges the template of topics.
 func (v *validator) eventTopics(path string, p *Pipeline) {
-	if _, err := intent.TopicName(p.Topic, "d", "c"); err != nil {
+	if _, err := cdc.EventTopicName(p.Topic, "d", "c"); err != nil {
 		v.topicFault(path+".topic", err)
 		return
 	}
@@ -101,7 +102,7 @@ func (v *validator) eventTopics(path string, p *Pipeline) {
 		if c.name == "" {
 			continue
 		}
-		if _, err := intent.TopicName(p.Topic, "d", c.name); err != nil {
+		if _, err := cdc.EventTopicName(p.Topic, "d", c.name); err != nil {
 			v.topicFault(path+".topic", err)
 			return
 		}

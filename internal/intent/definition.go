@@ -54,11 +54,11 @@ const (
 
 // Fold makes the state of the streams of a category.
 type Fold struct {
-	Category string
-	Initial  json.RawMessage // state before the first event; null where nil
+	Category string          `json:"category"`
+	Initial  json.RawMessage `json:"initial,omitempty"` // state before the first event; null where nil
 	// When has, by event type, the SQL expression (jsonb) of the state after it:
 	// :state is the state before. A type that is not named changes nothing.
-	When map[string]string
+	When map[string]string `json:"when"`
 }
 
 // ViewMode is when a view follows the log.
@@ -72,23 +72,23 @@ const (
 
 // View is a table that follows from the log.
 type View struct {
-	Name     string
-	Mode     ViewMode
-	Database string            // URL of another Postgres that holds it; "" for the store's own
-	Table    string            // column definitions and constraints, as between the parentheses of CREATE TABLE
-	Indexes  []string          // column lists, as between the parentheses of CREATE INDEX
-	When     map[string]string // by event type, one SQL statement
+	Name     string            `json:"name"`
+	Mode     ViewMode          `json:"mode"`
+	Database string            `json:"database,omitempty"` // URL of another Postgres that holds it; "" for the store's own
+	Table    string            `json:"table"`              // column definitions and constraints, as between the parentheses of CREATE TABLE
+	Indexes  []string          `json:"indexes,omitempty"`  // column lists, as between the parentheses of CREATE INDEX
+	When     map[string]string `json:"when"`               // by event type, one SQL statement
 }
 
 // Reaction appends events when an event happens.
 type Reaction struct {
-	Name  string
-	After string   // view that must have applied the event; "" for none
-	When  []string // event types
+	Name  string   `json:"name"`
+	After string   `json:"after,omitempty"` // view that must have applied the event; "" for none
+	When  []string `json:"when"`            // event types
 	// Append is a query of columns type and data (jsonb), and optionally stream,
 	// where the type declares none: a row is an event to append.
-	Append string
-	From   From
+	Append string `json:"append"`
+	From   From   `json:"from"`
 }
 
 // From is where in the log a new reaction begins.

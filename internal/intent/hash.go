@@ -23,11 +23,14 @@ func (v View) Hash(events []EventType) [32]byte {
 
 // Hash covers the fold, and of its event types what its expressions see.
 func (f Fold) Hash(events []EventType) [32]byte {
-	return hash("fold 1", f.Category, string(compact(f.Initial)), f.When, used(f.When, events))
+	return hash("fold 1", f.Category, initial(f), f.When, used(f.When, events))
 }
 
 // Hash covers the reaction's definition.
-func (r Reaction) Hash() [32]byte { return hash("reaction 1", r) }
+func (r Reaction) Hash() [32]byte {
+	r.When = slices.Sorted(slices.Values(r.When))
+	return hash("reaction 1", r)
+}
 
 // Hash covers everything that is installed, whatever the order it is given in.
 func (d Definitions) Hash() [32]byte {
@@ -35,10 +38,14 @@ func (d Definitions) Hash() [32]byte {
 	views := sorted(d.Views, func(v View) string { return v.Name })
 	reactions := sorted(d.Reactions, func(r Reaction) string { return r.Name })
 	var folds []any
-	for _, f := range sorted(d.Folds, func(f Fold) string { return f.Category }) {
-		folds = append(folds, []any{f.Category, string(compact(f.Initial)), f.When})
+	var all [][32]byte
+	for _, r := range reactions {
+		all = append(all, r.Hash())
 	}
-	return hash("definitions 1", events, d.Undeclared, d.MaxEvent, folds, d.Snapshots, views, reactions)
+	for _, f := range sorted(d.Folds, func(f Fold) string { return f.Category }) {
+		folds = append(folds, []any{f.Category, initial(f), f.When})
+	}
+	return hash("definitions 1", events, d.Undeclared, d.MaxEvent, folds, d.Snapshots, views, all)
 }
 
 // hash is that of the values as canonical JSON: object members sorted, no spaces.
@@ -78,13 +85,17 @@ func used(when map[string]string, events []EventType) []visible {
 	return out
 }
 
-// compact is JSON without spaces; what is not JSON is left as it is.
-func compact(raw json.RawMessage) json.RawMessage {
+// initial is the state before the first event, as JSON without spaces; what is not
+// JSON, which Validate refuses, is left as it is.
+func initial(f Fold) string {
 	var b bytes.Buffer
-	if json.Compact(&b, raw) != nil {
-		return raw
+	switch {
+	case len(f.Initial) == 0:
+		return "null"
+	case json.Compact(&b, f.Initial) != nil:
+		return string(f.Initial)
 	}
-	return b.Bytes()
+	return b.String()
 }
 
 func sorted[T any](list []T, name func(T) string) []T {
