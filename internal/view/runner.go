@@ -1,0 +1,387 @@
+package view
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"cdc/internal/cdc"
+	"cdc/internal/eventstore"
+)
+
+// Config of a Runner.
+type Config struct {
+	Store *eventstore.Store // the login is a member of es_owner and es_view
+	// Head tells of new events at once; nil: the log is asked every second.
+	Head *eventstore.Head
+	// Databases has the URLs of other Postgres servers that hold views, by
+	// intent.View.DatabaseName.
+	Databases map[string]string
+	Logger    *slog.Logger       // nil: slog.Default()
+	Hook      func(point string) // called at the Hook… points; nil: not
+}
+
+const (
+	// lookEvery is how often es.view and the log are asked for what nobody told us: a
+	// build made by a command, events numbered by another process.
+	lookEvery = time.Second
+	// batchesAtOnce bounds the batches under way at the same time, each on a
+	// connection: more views take turns. Two already keep a core busy.
+	batchesAtOnce = 4
+	// A view that stands still is tried again after firstRetry, then after twice as
+	// long each time, up to lastRetry.
+	firstRetry = time.Second
+	lastRetry  = time.Minute
+)
+
+// Runner follows the log with every build of es.view that is not kept by the
+// appends themselves.
+type Runner struct {
+	cfg   Config
+	slots chan struct{} // one for each batch under way
+
+	mu      sync.Mutex
+	running map[int64]*follower // by build
+}
+
+// New makes a Runner; Run starts it.
+func New(c Config) *Runner {
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Hook == nil {
+		c.Hook = func(string) {}
+	}
+	return &Runner{cfg: c, slots: make(chan struct{}, batchesAtOnce), running: map[int64]*follower{}}
+}
+
+// Run follows until the context ends, and returns its cause. An error of one view
+// is that view's (Status); while es.view cannot be read the views that run go on.
+// Several Runners of one store share the work: each batch is applied once.
+func (r *Runner) Run(ctx context.Context) error {
+	var all sync.WaitGroup
+	defer all.Wait()
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	failing := false
+	for {
+		err := r.look(ctx, &all)
+		if err != nil && ctx.Err() == nil && !failing {
+			r.cfg.Logger.Warn("views are not looked for", "error", err)
+		}
+		failing = err != nil
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// look starts followers of new builds and ends those of builds that are gone.
+func (r *Runner) look(ctx context.Context, all *sync.WaitGroup) error {
+	rows, err := r.cfg.Store.Pool().Query(ctx, `select `+buildColumns+`, definition,
+		state = 'building' and not exists (select from es.view o where o.name = v.name and o.state = 'live')
+		from es.view v where state = 'building' or state = 'live' and mode = 'async'`)
+	if err != nil {
+		return fmt.Errorf("read es.view: %w", err)
+	}
+	found, err := pgx.CollectRows(rows, scanFollowed)
+	if err != nil {
+		return fmt.Errorf("read es.view: %w", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for build, f := range r.running {
+		if !slices.ContainsFunc(found, func(b followed) bool { return b.id == build && b.state == f.build.state && b.first == f.build.first }) {
+			f.cancel(errMoved)
+		}
+		select {
+		case <-f.done: // what is still to be followed is started again below
+			delete(r.running, build)
+		default:
+		}
+	}
+	for _, b := range found {
+		if r.running[b.id] == nil {
+			r.startLocked(ctx, b, all)
+		}
+	}
+	return nil
+}
+
+// followed is a build that follows the log.
+type followed struct {
+	buildRow
+	definition []byte
+	first      bool // nothing of its name is live: it becomes so when it has caught up
+}
+
+func scanFollowed(row pgx.CollectableRow) (followed, error) {
+	var f followed
+	b, err := scanBuild(also{row, []any{&f.definition, &f.first}})
+	f.buildRow = b
+	return f, err
+}
+
+// also scans further columns behind those that are asked for.
+type also struct {
+	row  pgx.Row
+	more []any
+}
+
+func (a also) Scan(dest ...any) error { return a.row.Scan(append(dest, a.more...)...) }
+
+func (r *Runner) startLocked(ctx context.Context, b followed, all *sync.WaitGroup) {
+	f := &follower{runner: r, build: b, log: r.cfg.Logger.With("view", b.name, "build", b.id), done: make(chan struct{})}
+	ctx, f.cancel = context.WithCancelCause(ctx)
+	f.set(cdc.PartStatus{State: cdc.StateStarting, Position: b.pos})
+	r.running[b.id] = f
+	all.Go(func() {
+		defer close(f.done)
+		defer f.cancel(nil)
+		f.run(ctx)
+	})
+}
+
+// Status is how every build that follows the log stands, sorted by name.
+func (r *Runner) Status() []cdc.PartStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]cdc.PartStatus, 0, len(r.running))
+	for _, f := range r.running {
+		all = append(all, f.get())
+	}
+	slices.SortFunc(all, func(a, b cdc.PartStatus) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+// follower keeps one build.
+type follower struct {
+	runner *Runner
+	build  followed
+	log    *slog.Logger
+	cancel context.CancelCauseFunc
+	done   chan struct{}
+
+	mu     sync.Mutex
+	status cdc.PartStatus
+}
+
+func (f *follower) set(s cdc.PartStatus) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s.Name = "view " + f.build.name
+	if f.build.state == stateBuilding && !f.build.first {
+		s.Name += fmt.Sprintf(" (build %d)", f.build.id)
+	}
+	s.Restarts = max(s.Restarts, f.status.Restarts)
+	f.status = s
+}
+
+func (f *follower) get() cdc.PartStatus {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.status
+}
+
+// source is where a build's table is, and how it is moved on.
+type source interface {
+	// position is where the build stands; errMoved where it does not follow the log
+	// any more.
+	position(ctx context.Context) (int64, error)
+	// step applies the next batch behind a position and up to another, and commits. It
+	// returns the position reached; where there was nothing to apply, or another
+	// moved the build, that is the position it was given.
+	step(ctx context.Context, pos, to int64) (int64, error)
+	close()
+}
+
+func (f *follower) open() (source, error) {
+	c, err := decode(f.build.definition)
+	if err != nil {
+		return nil, err
+	}
+	cfg := &f.runner.cfg
+	if f.build.database == "" {
+		return newLocal(cfg.Store, c, f.build.buildRow, cfg.Hook), nil
+	}
+	return newRemote(cfg.Store, c, f.build.buildRow, cfg.Databases[f.build.database], cfg.Hook), nil
+}
+
+// run follows until the build does not follow the log any more, or the context
+// ends. After an error it begins anew, later each time.
+func (f *follower) run(ctx context.Context) {
+	pause := firstRetry
+	for ctx.Err() == nil {
+		moved, err := f.follow(ctx)
+		if ctx.Err() != nil || errors.Is(err, errMoved) {
+			return
+		}
+		if moved {
+			pause = firstRetry
+		}
+		f.backOff(ctx, err, pause)
+		pause = min(2*pause, lastRetry)
+	}
+}
+
+// backOff shows the error and waits.
+func (f *follower) backOff(ctx context.Context, err error, pause time.Duration) {
+	s := f.get()
+	if s.Error != err.Error() {
+		f.log.Warn("view stands still", "error", err)
+	}
+	s.State, s.Error, s.RetryAt = cdc.StateBackingOff, err.Error(), time.Now().Add(pause)
+	s.Reason, s.Mend = "", ""
+	s.Restarts++
+	var failed *FailedError
+	if errors.As(err, &failed) {
+		s.Reason = "statement-failed"
+		s.Mend = fmt.Sprintf("Mend the statement for %s in the configuration, then: cdc views build %s", failed.Type, f.build.name)
+	}
+	var terminal *cdc.TerminalError
+	if errors.As(err, &terminal) {
+		s.Reason, s.Mend = terminal.Reason, terminal.Mend
+	}
+	f.set(s)
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// follow applies batch after batch until an error, and says whether it came forward.
+func (f *follower) follow(ctx context.Context) (moved bool, err error) {
+	src, err := f.open()
+	if err != nil {
+		return false, err
+	}
+	defer src.close()
+	pos, err := src.position(ctx)
+	if err != nil {
+		return false, err
+	}
+	for began := pos; ; {
+		next, err := f.batch(ctx, src, pos, maxPosition)
+		var failed *FailedError
+		if errors.As(err, &failed) {
+			return f.stop(ctx, src, pos, failed) || pos > began, err
+		}
+		if err != nil {
+			return pos > began, err
+		}
+		if next == pos { // nothing there, or not ours to apply
+			if next, err = src.position(ctx); err != nil {
+				return pos > began, err
+			}
+		}
+		state := cdc.StateStreaming
+		if full := next >= pos+batchPositions; full {
+			state = cdc.StateReplaying
+		}
+		f.progress(state, next)
+		came := next > pos
+		pos = next
+		if state == cdc.StateStreaming && f.build.first {
+			return true, f.goLive(ctx)
+		}
+		if !came {
+			if err := f.wait(ctx, pos); err != nil {
+				return pos > began, err
+			}
+		}
+	}
+}
+
+// maxPosition is beyond every position, with room for a batch behind it.
+const maxPosition = 1 << 62
+
+func (f *follower) batch(ctx context.Context, src source, pos, to int64) (int64, error) {
+	select {
+	case f.runner.slots <- struct{}{}:
+	case <-ctx.Done():
+		return pos, context.Cause(ctx)
+	}
+	defer func() { <-f.runner.slots }()
+	return src.step(ctx, pos, to)
+}
+
+// stop applies what stands before the event at which a statement failed, and
+// writes down why the view stands there. It says whether it came forward.
+func (f *follower) stop(ctx context.Context, src source, pos int64, failed *FailedError) bool {
+	if last := failed.Position - 1; last > pos {
+		next, err := f.batch(ctx, src, pos, last)
+		if err != nil || next != last {
+			return next > pos // the next try sees
+		}
+		f.progress(cdc.StateReplaying, last)
+	}
+	text, err := json.Marshal(storedError{failed.Event.String(), failed.Type, failed.Statement, failed.Message, failed.Position})
+	if err == nil {
+		// Only where it still stands before that event.
+		_, err = f.runner.cfg.Store.Pool().Exec(ctx, `update es.view set error = $3 where build = $1 and pos = $2`, f.build.id, failed.Position-1, string(text))
+	}
+	if err != nil && ctx.Err() == nil {
+		f.log.Warn("the error of a view is not written down", "error", err)
+	}
+	return failed.Position-1 > pos
+}
+
+// storedError is es.view.error.
+type storedError struct {
+	Event     string `json:"event"`
+	Type      string `json:"type"`
+	Statement string `json:"statement"`
+	Message   string `json:"message"`
+	Position  int64  `json:"position"`
+}
+
+func (f *follower) progress(state cdc.State, pos int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.status.Error != "" {
+		f.log.Info("view goes on", "position", pos)
+	}
+	f.status = cdc.PartStatus{Name: f.status.Name, State: state, Position: pos, Restarts: f.status.Restarts}
+}
+
+// wait returns when there may be events behind pos.
+func (f *follower) wait(ctx context.Context, pos int64) error {
+	var told <-chan struct{}
+	if f.runner.cfg.Head != nil {
+		told = f.runner.cfg.Head.After(pos)
+	}
+	t := time.NewTimer(lookEvery)
+	defer t.Stop()
+	select {
+	case <-told:
+	case <-t.C:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// goLive puts the first build of a view where users read it, and ends this
+// follower: the next look sees what the view has become.
+func (f *follower) goLive(ctx context.Context) error {
+	err := Switch(ctx, f.runner.cfg.Store, f.build.name, SwitchOptions{
+		Database: f.runner.cfg.Databases[f.build.database], Logger: f.log,
+	})
+	if err != nil {
+		return err
+	}
+	f.log.Info("view is live")
+	return errMoved
+}
