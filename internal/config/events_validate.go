@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -30,6 +31,7 @@ func (v *validator) events(path string, p *Pipeline, o *outline) {
 		case known[at]:
 		case v.at[at].env: // the message may repeat the value
 			v.fault(at, "the value from the environment is not valid here: write it into the file to see why")
+			known[at] = true
 		default:
 			v.fault(at, "%s", f.Text)
 		}
@@ -103,6 +105,9 @@ func (v *validator) eventTopics(path string, p *Pipeline) {
 			continue
 		}
 		if _, err := cdc.EventTopicName(p.Topic, "d", c.name); err != nil {
+			if v.at[c.path].env {
+				err = errors.New("with a category from the environment it gives no topic name")
+			}
 			v.topicFault(path+".topic", err)
 			return
 		}

@@ -23,6 +23,11 @@ func FuzzCase176Parse(f *testing.F) {
 	f.Add(minimal+"    slot: {name: '${AA}'}\n    topic: ${AA}.{table}\n    dead_letter: ${AA}\n  b: {tables: ['${AA}'], topic: x, slot: {name: '${AA}'}, dead_letter: '${AA}'}\n", "a.")
 	f.Add("a: &a [*a]\n<<: *a\n? [x]\n: y\n---\n", "")
 	f.Add("postgres: {url: 'host=db user=''ü ber'' password=x'}\nkafka: {embedded: {dir: \"\\0\"}}\n", "")
+	f.Add(string(alternatives.ReplaceAll(example, []byte("$1$2"))), "s3cret")
+	f.Add(withEvents(enrolled, "views: {v: {mode: async, database: 'postgres://u:${X}@${XX}/d', table: 'a int, b ${XX}', indexes: ['${X}'], when: {enrolled: 'delete ${XX} :n'}}}",
+		"reactions: {r: {when: ${XX}, append: \"select '${XX}' as type\", from: ${XX}}}"), "a")
+	f.Add(withEvents("events: {x: {stream: 'a/${XX}', data: {a: '${XX}', b: int}, schema: 2, upcast: {1: '${XX}', ${XX}: a}}}", "state: {a: {initial: '${XX}', when: {x: ':${XX}'}}}", "topic: '{category}.${XX}'"), "{a}")
+	f.Add(minimal+"    events: {}\n    views: {v: {mode: ${XX}}}\n  b: {mode: events, tables: [a], topic: '${XX}', events: {x: {stream: '${XX}'}}}\n  c: {mode: '${XX}'}\n", "events")
 	f.Fuzz(func(t *testing.T, text, value string) {
 		const secret = "geheim_5f3a"
 		c, err := Parse("c.yaml", []byte(text), func(name string) (string, bool) {

@@ -21,8 +21,8 @@ func (f Field) String() string {
 
 // ParseField reads what String wrote. Whether the type is known, Validate says.
 func ParseField(name, text string) Field {
-	typ, optional := strings.CutSuffix(strings.TrimSpace(text), "?")
-	return Field{Name: name, Type: FieldType(strings.TrimSpace(typ)), Optional: optional}
+	typ, optional := strings.CutSuffix(text, "?")
+	return Field{Name: name, Type: FieldType(typ), Optional: optional}
 }
 
 // eventJSON is an EventType as it is stored.

@@ -1,6 +1,7 @@
 package intent
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -32,6 +33,12 @@ func (t Template) Category() string { return Category(string(t)) }
 
 // Check says what is wrong with a template whose fields are those of a type.
 func (t Template) Check(fields []Field) error {
+	if t == "" {
+		return errors.New("the stream is missing: write its name with fields of data in braces, as in course/{course}")
+	}
+	if len(t) > MaxStream || strings.ContainsFunc(string(t), isControl) {
+		return fmt.Errorf("the stream's name is longer than %d bytes, or holds a control character", MaxStream)
+	}
 	if !CategoryOK(t.Category()) {
 		return fmt.Errorf("stream %q: the category, all before the first '/', names the topic: write 1 to %d of letters, digits, '.', '_' and '-' there", string(t), MaxCategory)
 	}

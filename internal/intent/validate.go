@@ -294,7 +294,7 @@ func (v *validator) folds() {
 			where := at(path+".when", typ)
 			known := v.typeKnown(where, typ)
 			if t := v.types[typ]; known && t != nil && t.Stream.Category() != f.Category && CategoryOK(t.Stream.Category()) {
-				v.fault(where, "events of the type are in streams of category %s: they never come here", t.Stream.Category())
+				v.fault(where, "events of the type are in streams of another category: they never come here")
 			}
 			if s, ok := v.sql(where, f.When[typ]); ok && known {
 				v.placeholders(where, s, []string{typ}, place{state: true, why: "here: the state counts events that have no position yet"})
