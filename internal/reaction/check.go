@@ -12,40 +12,44 @@ import (
 	"cdc/internal/eventstore"
 	"cdc/internal/intent"
 	"cdc/internal/sqlcheck"
+	"cdc/internal/view"
 )
 
 // Check says what is wrong with the queries of reactions: what the server cannot
 // parse, what reads anything but views of this database, what writes, tells the
 // clock or gives something else each time, and what has other columns than type,
-// data and stream. Nothing is left behind in the database. The error is one of the
-// connection, not of a definition.
+// data and stream. Nothing is left behind in the database. A view.FaultsError tells
+// every fault; another error says that it could not be checked.
 //
 // A query is refused the clock although its answer is stored and asked for once: an
 // attempt that failed and the one after it must mean the same.
-func Check(ctx context.Context, store *eventstore.Store, defs intent.Definitions) ([]intent.Fault, error) {
+func Check(ctx context.Context, store *eventstore.Store, defs intent.Definitions) error {
 	if len(defs.Reactions) == 0 {
-		return nil, nil
+		return nil
 	}
 	tx, err := store.Pool().Begin(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("check reactions: %w", err)
+		return fmt.Errorf("check reactions: %w", err)
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // it was to leave nothing anyway
 	tables, err := mockViews(ctx, tx, defs.Views)
 	if err != nil {
-		return nil, fmt.Errorf("check reactions: %w", err)
+		return fmt.Errorf("check reactions: %w", err)
 	}
-	var faults []intent.Fault
+	var faults view.FaultsError
 	for _, r := range defs.Reactions {
 		found, err := check(ctx, tx, compile(r, defs.Events), tables)
 		if err != nil {
-			return nil, fmt.Errorf("check reaction %s: %w", r.Name, err)
+			return fmt.Errorf("check reaction %s: %w", r.Name, err)
 		}
 		for _, text := range found {
 			faults = append(faults, intent.Fault{Path: "reactions[" + r.Name + "].append", Text: text})
 		}
 	}
-	return faults, nil
+	if len(faults) > 0 {
+		return faults
+	}
+	return nil
 }
 
 // mockViews puts empty tables, as the definitions have them, in the place of schema

@@ -141,7 +141,27 @@ func (w *worker) append(tx pgx.Tx, e *intent.Event) (*[16]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return (*[16]byte)(&receipt.Token), nil
+	return (*[16]byte)(&receipt.Token), notElsewhere(w.ctx, tx, rows)
+}
+
+// notElsewhere refuses events that feed an inline view in another Postgres: only
+// view.Coordinator appends to two databases at once. It is asked after the append,
+// which keeps such a view from becoming live until the transaction ends.
+func notElsewhere(ctx context.Context, tx pgx.Tx, rows []row) error {
+	var kinds []string
+	for _, r := range rows {
+		kinds = append(kinds, *r.kind)
+	}
+	var name, database string
+	err := tx.QueryRow(ctx, `select name, database from es.view where state = 'live' and mode = 'inline' and database is not null
+		and definition->'When' ?| $1 order by name limit 1`, kinds).Scan(&name, &database)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look for views in other databases: %w", err)
+	}
+	return refused("it appends what feeds inline view %s in %s: a reaction appends to one database; make the view async", name, database)
 }
 
 // row is what a query gives.
