@@ -114,10 +114,11 @@ func (s *Store) ServerVersion(ctx context.Context) (n int, err error) {
 
 // ServerEnd is the end of the server's WAL.
 func (s *Store) ServerEnd(ctx context.Context) (end cdc.LSN, err error) {
-	if err := s.pool.QueryRow(ctx, `select pg_current_wal_lsn()`).Scan((*uint64)(&end)); err != nil {
+	var text string
+	if err := s.pool.QueryRow(ctx, `select pg_current_wal_lsn()::text`).Scan(&text); err != nil {
 		return 0, fmt.Errorf("read the end of the WAL: %w", err)
 	}
-	return end, nil
+	return cdc.ParseLSN(text)
 }
 
 // numberPins keep the session alive while nothing happens and its commits durable:
