@@ -290,12 +290,12 @@ func (f *follower) follow(ctx context.Context) (moved bool, err error) {
 		if full := next >= pos+batchPositions; full {
 			state = cdc.StateReplaying
 		}
-		f.progress(state, next)
 		came := next > pos
 		pos = next
 		if state == cdc.StateStreaming && f.build.first {
-			return true, f.goLive(ctx)
+			return pos > began, f.goLive(ctx, pos)
 		}
+		f.progress(state, pos)
 		if !came {
 			if err := f.wait(ctx, pos); err != nil {
 				return pos > began, err
@@ -375,9 +375,12 @@ func (f *follower) wait(ctx context.Context, pos int64) error {
 
 // goLive puts the first build of a view where users read it, and ends this
 // follower: the next look sees what the view has become.
-func (f *follower) goLive(ctx context.Context) error {
+func (f *follower) goLive(ctx context.Context, pos int64) error {
+	s := f.get()
+	s.Position = pos
+	f.set(s)
 	err := Switch(ctx, f.runner.cfg.Store, f.build.name, SwitchOptions{
-		Database: f.runner.cfg.Databases[f.build.database], Logger: f.log,
+		Databases: f.runner.cfg.Databases, Logger: f.log,
 	})
 	if err != nil {
 		return err
