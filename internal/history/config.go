@@ -90,7 +90,9 @@ const (
 	stalledAfter = 30 * time.Second
 	// chunkEvents bounds one reading of the log: a statement is short, and its cost
 	// is spread over many events.
-	chunkEvents = 2000
+	chunkEvents = 1000
+	// firstChunk is the first one, when the size of events is not known yet.
+	firstChunk = 100
 	// chunkBytes bounds the same: what is read is appended without waiting for room,
 	// so it comes on top of the writer's memory.
 	chunkBytes = 4 << 20

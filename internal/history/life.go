@@ -78,7 +78,7 @@ type partition struct {
 func newLife(p *Publisher) *life {
 	return &life{
 		p: p, cfg: &p.cfg, log: p.cfg.Logger,
-		memory: &memory{categories: map[string]CategoryRecord{}}, limit: chunkEvents,
+		memory: &memory{categories: map[string]CategoryRecord{}}, limit: firstChunk,
 	}
 }
 

@@ -54,7 +54,7 @@ type Status struct {
 	Head     int64 // newest event known of
 	Topics   int
 
-	Records   uint64 // written
+	Records   uint64 // handed to the writer
 	Skipped   uint64 // left out because a partition had them
 	Bytes     uint64 // of acknowledged record batches, before compression
 	TakeOvers uint64
