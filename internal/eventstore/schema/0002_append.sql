@@ -24,14 +24,6 @@ alter table es.log    enable always trigger no_truncate;
 alter table es.stream enable always trigger append_only;
 alter table es.stream enable always trigger no_truncate;
 
--- es.validate refuses an event that its declaration does not allow. This one
--- accepts all; declarations replace it. It is called where types are declared or
--- undeclared ones refused.
-create function es.validate(stream text, type text, schema int, data jsonb) returns void language plpgsql
-set search_path = pg_catalog, pg_temp as $$
-begin
-end $$;
-
 -- es.invalid raises ES422: what can never succeed as it is.
 create function es.invalid(path text, message text) returns void language plpgsql
 set search_path = pg_catalog, pg_temp as $$
@@ -136,25 +128,34 @@ begin
   end if;
 end $$;
 
--- es.check_events refuses events that cannot be stored as they are.
-create function es.check_events(max_event int, checked boolean, ev_stream text[], ev_id uuid[], ev_type text[], ev_data jsonb[],
+-- es.subjects_ok says that the text of an array is one of subjects: at most 100, of
+-- 1 to 512 bytes each.
+create function es.subjects_ok(subjects text) returns boolean language plpgsql
+set search_path = pg_catalog, pg_temp as $$
+declare
+  s text[] := subjects;
+begin
+  return coalesce(array_ndims(s), 1) = 1 and cardinality(s) <= 100
+    and not exists (select from unnest(s) u where u is null or octet_length(u) not between 1 and 512);
+end $$;
+
+-- es.check_events refuses events that cannot be stored as they are; of several the
+-- first is told.
+create function es.check_events(max_event int, undeclared boolean, ev_stream text[], ev_id uuid[], ev_type text[], ev_data jsonb[],
   ev_meta jsonb[], ev_schema int[], ev_subjects text[]) returns void language plpgsql
 set search_path = pg_catalog, pg_temp as $$
 declare
   e record;
 begin
-  select u.*, octet_length(u.da::text) + coalesce(octet_length(u.me::text), 0) as size into e
-    from unnest(ev_stream, ev_id, ev_type, ev_data, ev_meta, ev_schema, ev_subjects) with ordinality u(st, id, ty, da, me, sc, su, i)
-   where u.ty is null or octet_length(u.ty) not between 1 and 40 or u.ty ~ '[\u0001-\u001f\u007f-\u009f]'
-      or u.da is null or jsonb_typeof(u.da) <> 'object' or jsonb_typeof(u.me) <> 'object' or u.sc < 1
-      or octet_length(u.da::text) + coalesce(octet_length(u.me::text), 0) > max_event
-      or (u.su is not null and (array_ndims(u.su::text[]) > 1 or cardinality(u.su::text[]) > 100
-          or exists (select from unnest(u.su::text[]) s where s is null or octet_length(s) not between 1 and 512)))
-   order by u.i limit 1;
-  if found then
+  for e in
+    select u.*, d.schema, octet_length(u.da::text) + coalesce(octet_length(u.me::text), 0) as size
+      from unnest(ev_stream, ev_id, ev_type, ev_data, ev_meta, ev_schema, ev_subjects) with ordinality u(st, id, ty, da, me, sc, su, i)
+      left join es.declared d on d.type = u.ty
+     order by u.i
+  loop
     if e.ty is null or octet_length(e.ty) not between 1 and 40 or e.ty ~ '[\u0001-\u001f\u007f-\u009f]' then
       perform es.invalid('type', format('event %s: a type has 1 to 40 bytes and no control characters', e.id));
-    elsif e.da is null or jsonb_typeof(e.da) <> 'object' then
+    elsif jsonb_typeof(e.da) is distinct from 'object' then
       perform es.invalid('data', format('event %s: data must be a JSON object', e.id));
     elsif jsonb_typeof(e.me) <> 'object' then
       perform es.invalid('meta', format('event %s: meta must be a JSON object', e.id));
@@ -162,47 +163,103 @@ begin
       perform es.invalid('schema', format('event %s: schema counts from 1', e.id));
     elsif e.size > max_event then
       raise exception 'event % has % bytes of data and meta, at most % are allowed (max_event)', e.id, e.size, max_event using errcode = '54000';
-    else
-      perform es.invalid('subjects', format('event %s: at most 100 subjects of 1 to 512 bytes', e.id));
+    elsif not es.subjects_ok(e.su) then
+      perform es.invalid('subjects', format('event %s: at most 100 subjects, of 1 to 512 bytes', e.id));
+    elsif not undeclared or e.schema is not null then
+      perform es.validate(e.st, e.ty, coalesce(e.sc, e.schema, 1), e.da, coalesce(e.me, '{}'));
     end if;
-  end if;
-  if checked then
-    perform es.validate(u.st, u.ty, coalesce(u.sc, d.schema, 1), u.da)
-       from unnest(ev_stream, ev_type, ev_data, ev_schema) with ordinality u(st, ty, da, sc, i)
-       left join es.declared d on d.type = u.ty
-      order by u.i;
-  end if;
-end $$;
-
--- es.lock_streams takes the rows of a call's streams in the order of their names,
--- so that two calls cannot wait for each other: to write, or shared where a stream
--- is only checked. Missing rows are made where they have to hold others off.
-create function es.lock_streams(streams text[], expect bigint[], ev_stream text[])
-returns table (stream text, version bigint, closed boolean) language plpgsql
-set search_path = pg_catalog, pg_temp as $$
-#variable_conflict use_column
-declare
-  s record;
-begin
-  for s in select u.name, u.x, u.name = any (ev_stream) as written from unnest(streams, expect) u(name, x) order by u.name collate "C" loop
-    stream := s.name;
-    loop
-      if s.written then
-        select t.version, t.closed is not null into version, closed from es.stream t where t.stream = s.name for no key update;
-      else
-        select t.version, t.closed is not null into version, closed from es.stream t where t.stream = s.name for share;
-      end if;
-      exit when found;
-      perform es.check_stream(s.name);
-      version := 0;
-      closed := false;
-      exit when not s.written and s.x is distinct from 0; -- there is nothing to hold
-      insert into es.stream values (s.name, 0) on conflict do nothing;
-    end loop;
-    return next;
   end loop;
 end $$;
 
+-- es.append_all is es.append for every call. Rows of streams are taken in the order
+-- of their names, each once and as it is needed, to write or shared to check: two
+-- calls cannot wait for each other.
+create function es.append_all(streams text[], expect bigint[], ev_stream text[], ev_id uuid[], ev_type text[], ev_data jsonb[],
+  ev_meta jsonb[], ev_schema int[], ev_subjects text[])
+returns table (stream text, version bigint, duplicate boolean, token uuid) language plpgsql
+set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+  n     int := cardinality(ev_id);
+  names text[] := '{}';                               -- as sorted
+  base  bigint[] := '{}';                             -- the version each has
+  meta  record;
+  s     record;
+  v     bigint;
+  ended boolean;
+begin
+  perform es.check_call(streams, expect, ev_stream, ev_id, ev_type, ev_data, ev_meta, ev_schema, ev_subjects);
+  if exists (select from es.event e where e.id = any (ev_id)) then
+    return query select * from es.repeated(streams, expect, ev_stream, ev_id, ev_type);
+    return;
+  end if;
+  for s in select u.name, u.x, u.name = any (ev_stream) as written
+             from unnest(streams, expect) u(name, x) order by u.name collate "C" loop
+    loop
+      if s.written then
+        select t.version, t.closed is not null into v, ended from es.stream t where t.stream = s.name for no key update;
+      else
+        select t.version, false into v, ended from es.stream t where t.stream = s.name for share;
+      end if;
+      exit when found;
+      perform es.check_stream(s.name);
+      v := 0;
+      ended := false;
+      -- Where nothing is written a missing row is made only to hold others off.
+      exit when not s.written and s.x is distinct from 0;
+      insert into es.stream values (s.name, 0) on conflict do nothing;
+    end loop;
+    -- The same call may have come first while we waited.
+    if ended or s.x >= 0 and s.x <> v or s.x = -1 and v = 0 then
+      if exists (select from es.event e where e.id = any (ev_id)) then
+        return query select * from es.repeated(streams, expect, ev_stream, ev_id, ev_type);
+        return;
+      elsif ended then
+        raise exception 'stream % is closed', to_json(s.name) using errcode = 'ES410', detail = jsonb_build_object('stream', s.name);
+      end if;
+      perform es.conflict(s.name, s.x, v, format('stream %s has version %s, expected was %s', to_json(s.name), v,
+        case s.x when 0 then 'none' when -1 then 'some' else s.x::text end));
+    end if;
+    names := names || s.name;
+    base := base || v;
+  end loop;
+  if n > 0 then
+    if exists (select from es.event e where e.id = any (ev_id)) then
+      return query select * from es.repeated(streams, expect, ev_stream, ev_id, ev_type);
+      return;
+    end if;
+    select m.max_event, m.undeclared into meta from es.meta m;
+    perform es.check_events(meta.max_event, meta.undeclared, ev_stream, ev_id, ev_type, ev_data, ev_meta, ev_schema, ev_subjects);
+    -- In the order of the call, which becomes that of the log.
+    insert into es.event (id, stream, version, type, schema, data, meta, subjects)
+    select u.id, u.st, l.v + row_number() over (partition by u.st order by u.i), u.ty,
+           coalesce(u.sc, d.schema, 1), u.da, coalesce(u.me, '{}'), coalesce(u.su::text[], '{}')
+      from unnest(ev_stream, ev_id, ev_type, ev_data, ev_meta, ev_schema, ev_subjects) with ordinality u(st, id, ty, da, me, sc, su, i)
+      join unnest(names, base) l(name, v) on l.name = u.st
+      left join es.declared d on d.type = u.ty
+     order by u.i
+        on conflict (id) do nothing;
+    get diagnostics v = row_count;
+    if v <> n then
+      perform es.conflict(streams[1], null, 0, 'events of this append were stored at the same moment, in other streams');
+    end if;
+    update es.stream t set version = t.version + c.n
+      from (select u, count(*) as n from unnest(ev_stream) u group by u) c where t.stream = c.u;
+  end if;
+  return query
+    select l.name, l.v + (select count(*) from unnest(ev_stream) u where u = l.name), false, ev_id[n]
+      from unnest(names, base) with ordinality l(name, v, i) order by l.i;
+end $$;
+
+-- es.append stores events, all of a call or none, and is idempotent: a call whose
+-- events are stored is answered as the first time, before any version is looked
+-- at. A row for each stream, sorted; the token is the id of the call's event that
+-- is last in the log.
+--
+-- What stands here is the short way of the common call, one event to a stream that
+-- is there: settings and repetition in one look, the stream's row taken and moved
+-- on by one UPDATE, one INSERT. Whatever is not as hoped goes through
+-- es.append_all, which has all the rules.
 create function es.append(
   streams text[], expect bigint[],                    -- every stream written or only checked; null any, 0 none, -1 some, n exactly n
   ev_stream text[], ev_id uuid[], ev_type text[], ev_data jsonb[],
@@ -212,52 +269,51 @@ create function es.append(
 security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
-  n       int := cardinality(ev_id);
-  stored  int;
-  max     int;
-  checked boolean;
-  names   text[];
-  base    bigint[];
-  bad     record;
+  s     text := streams[1];
+  x     bigint := expect[1];
+  ty    text := ev_type[1];
+  da    jsonb := ev_data[1];
+  me    jsonb := coalesce(ev_meta[1], '{}');
+  sc    int := ev_schema[1];
+  su    text[];
+  most  int;
+  free  boolean;                                      -- undeclared types are accepted
+  known int;                                          -- newest schema of the type; null: not declared
+  again boolean;                                      -- the event is stored
 begin
-  perform es.check_call(streams, expect, ev_stream, ev_id, ev_type, ev_data, ev_meta, ev_schema, ev_subjects);
-  select m.max_event, not m.undeclared or exists (select from es.declared),
-         (select count(*) from es.event e where e.id = any (ev_id))
-    into max, checked, stored from es.meta m;
-  if stored > 0 then
-    return query select * from es.repeated(streams, expect, ev_stream, ev_id, ev_type);
-    return;
+  token := ev_id[1];
+  if cardinality(streams) = 1 and cardinality(ev_id) = 1 and token is not null and ev_stream[1] = s and (x is null or x >= -1)
+     and cardinality(expect) = 1 and cardinality(ev_stream) = 1 and cardinality(ev_type) = 1 and cardinality(ev_data) = 1
+     and coalesce(cardinality(ev_meta), 1) = 1 and coalesce(cardinality(ev_schema), 1) = 1 and coalesce(cardinality(ev_subjects), 1) = 1 then
+    select m.max_event, m.undeclared, (select d.schema from es.declared d where d.type = ty), exists (select from es.event e where e.id = token)
+      into most, free, known, again from es.meta m;
+    if not again then
+      update es.stream t set version = t.version + 1
+       where t.stream = s and t.closed is null and (x is null or t.version = x or x = -1 and t.version > 0)
+      returning t.version into version;
+      if found then
+        if (octet_length(ty) between 1 and 40 and ty !~ '[\u0001-\u001f\u007f-\u009f]' and jsonb_typeof(da) = 'object' and jsonb_typeof(me) = 'object'
+            and octet_length(da::text) + octet_length(me::text) <= most and (sc is null or sc > 0) and ev_subjects[1] is null) is not true then
+          perform es.check_events(most, free, ev_stream, ev_id, ev_type, ev_data, ev_meta, ev_schema, ev_subjects);
+          su := ev_subjects[1];
+        elsif known is not null or not free then
+          perform es.validate(s, ty, coalesce(sc, known, 1), da, me);
+        end if;
+        insert into es.event (id, stream, version, type, schema, data, meta, subjects)
+        values (token, s, version, ty, coalesce(sc, known, 1), da, me, coalesce(su, '{}'))
+            on conflict (id) do nothing;
+        if found then
+          stream := s;
+          duplicate := false;
+          return next;
+          return;
+        end if;
+        -- The same event was stored while we waited for the stream.
+        update es.stream t set version = t.version - 1 where t.stream = s;
+      end if;
+    end if;
   end if;
-  select array_agg(l.stream), array_agg(l.version) into names, base from es.lock_streams(streams, expect, ev_stream) l;
-  if exists (select from es.event e where e.id = any (ev_id)) then
-    return query select * from es.repeated(streams, expect, ev_stream, ev_id, ev_type);
-    return;
-  end if;
-  select t.stream into bad from es.stream t where t.stream = any (ev_stream) and t.closed is not null order by t.stream collate "C" limit 1;
-  if found then
-    raise exception 'stream % is closed', to_json(bad.stream) using errcode = 'ES410', detail = jsonb_build_object('stream', bad.stream);
-  end if;
-  select u.name, u.x, l.v into bad from unnest(streams, expect) u(name, x) join unnest(names, base) l(name, v) on l.name = u.name
-   where not (u.x is null or u.x = l.v or u.x = -1 and l.v > 0) order by u.name collate "C" limit 1;
-  if found then
-    perform es.conflict(bad.name, bad.x, bad.v, format('stream %s has version %s, expected was %s', to_json(bad.name), bad.v,
-      case bad.x when 0 then 'none' when -1 then 'some' else bad.x::text end));
-  end if;
-  if n > 0 then
-    perform es.check_events(max, checked, ev_stream, ev_id, ev_type, ev_data, ev_meta, ev_schema, ev_subjects);
-    insert into es.event (id, stream, version, type, schema, data, meta, subjects)
-    select u.id, u.st, l.v + row_number() over (partition by u.st order by u.i), u.ty,
-           coalesce(u.sc, d.schema, 1), u.da, coalesce(u.me, '{}'), coalesce(u.su::text[], '{}')
-      from unnest(ev_stream, ev_id, ev_type, ev_data, ev_meta, ev_schema, ev_subjects) with ordinality u(st, id, ty, da, me, sc, su, i)
-      join unnest(names, base) l(name, v) on l.name = u.st
-      left join es.declared d on d.type = u.ty
-     order by u.i;
-    update es.stream t set version = t.version + c.n
-      from (select u, count(*) as n from unnest(ev_stream) u group by u) c where t.stream = c.u;
-  end if;
-  return query
-    select l.name, l.v + (select count(*) from unnest(ev_stream) u where u = l.name), false, ev_id[n]
-      from unnest(names, base) l(name, v) order by l.name collate "C";
+  return query select * from es.append_all(streams, expect, ev_stream, ev_id, ev_type, ev_data, ev_meta, ev_schema, ev_subjects);
 end $$;
 
 -- The same from JSON: [{"stream", "expect", "events": [{"id", "type", "data", "meta", "schema", "subjects"}]}]

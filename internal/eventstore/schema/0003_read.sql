@@ -8,11 +8,6 @@ security definer set search_path = pg_catalog, pg_temp as $$ select version from
 create function es.head() returns bigint language sql stable
 security definer set search_path = pg_catalog, pg_temp as $$ select coalesce(max(pos), 0) from es.log $$;
 
--- es.upcast brings data to the newest schema of its type. This one changes
--- nothing; declarations replace it.
-create function es.upcast(type text, schema int, data jsonb) returns jsonb language sql immutable
-set search_path = pg_catalog, pg_temp as $$ select data $$;
-
 create function es.read(stream text, from_version bigint default 1, to_version bigint default null)
 returns table (id uuid, stream text, version bigint, type text, schema int, data jsonb, meta jsonb, subjects text[],
                at timestamptz, pos bigint, tx bigint, lsn pg_lsn) language sql stable
@@ -104,7 +99,6 @@ end $$;
 
 grant execute on function es.version() to es_writer, es_reader;
 grant execute on function es.head() to es_writer, es_reader;
-grant execute on function es.upcast(text, int, jsonb) to es_writer, es_reader, es_view;
 grant execute on function es.read(text, bigint, bigint) to es_writer, es_reader;
 grant execute on function es.read_log(bigint, int, text[]) to es_writer, es_reader;
 grant execute on function es.progress(text, uuid) to es_writer, es_reader;
