@@ -1,0 +1,15 @@
+package view
+
+import (
+	"os"
+	"testing"
+
+	"cdc/internal/cdctest"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(childVariable) != "" {
+		os.Exit(runChild())
+	}
+	cdctest.Main(m)
+}
