@@ -19,7 +19,7 @@ import (
 // a function whole before it sends it, so the memory of both sides is bounded by it.
 const readPage = 500
 
-const eventColumns = "id, stream, version, type, schema, data, meta, subjects, at, pos, tx, lsn"
+const eventColumns = "id, stream, version, type, schema, data, meta, subjects, at, pos, tx, (lsn - '0/0')::bigint as lsn"
 
 // row is an event as columns; all but head is null where a left join found none.
 type row struct {
