@@ -316,49 +316,117 @@ begin
   return query select * from es.append_all(streams, expect, ev_stream, ev_id, ev_type, ev_data, ev_meta, ev_schema, ev_subjects);
 end $$;
 
--- The same from JSON: [{"stream", "expect", "events": [{"id", "type", "data", "meta", "schema", "subjects"}]}]
+-- es.expected reads an expected version as users write it: a number, none, some or any.
+create function es.expected(path text, x jsonb) returns bigint language plpgsql
+set search_path = pg_catalog, pg_temp as $$
+begin
+  case
+    when x is null or x = 'null' or x = '"any"' then return null;
+    when x = '"none"' then return 0;
+    when x = '"some"' then return -1;
+    when jsonb_typeof(x) = 'number' and x::numeric >= 0 and x::numeric % 1 = 0 and x::numeric <= 9223372036854775807 then return x::bigint;
+    else perform es.invalid(path, 'expect: write a number from 0, or none, some or any');
+  end case;
+end $$;
+
+-- es.check_keys refuses a member that has no meaning: a misspelt "expect" would be
+-- an append without a check.
+create function es.check_keys(path text, value jsonb, known text[]) returns void language plpgsql
+set search_path = pg_catalog, pg_temp as $$
+declare
+  k text;
+begin
+  if jsonb_typeof(value) is distinct from 'object' then
+    perform es.invalid(path, format('%s must be a JSON object', path));
+  end if;
+  select u into k from jsonb_object_keys(value) u where u <> all (known) order by u limit 1;
+  if found then
+    perform es.invalid(path || '.' || k, format('%s.%s is not known: there are %s', path, k, array_to_string(known, ', ')));
+  end if;
+end $$;
+
+-- es.text_of gives a member that must be a string.
+create function es.text_of(path text, value jsonb) returns text language plpgsql
+set search_path = pg_catalog, pg_temp as $$
+begin
+  if jsonb_typeof(value) is distinct from 'string' then
+    perform es.invalid(path, format('%s must be a string', path));
+  end if;
+  return value #>> '{}';
+end $$;
+
+-- The same from JSON, as POST /v1/append takes it:
+-- [{"stream", "expect", "events": [{"id", "type", "data", "meta", "schema", "subjects"}]}]
 create function es.append(batches jsonb)
 returns table (stream text, version bigint, duplicate boolean, token uuid) language plpgsql
 security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
-  streams text[];
-  expect  bigint[];
-  ev      record;
+  streams text[] := '{}';
+  expect  bigint[] := '{}';
+  of      text[] := '{}';
+  ids     uuid[] := '{}';
+  types   text[] := '{}';
+  datas   jsonb[] := '{}';
+  metas   jsonb[] := '{}';
+  schemas int[] := '{}';
+  people  text[] := '{}';
+  b       record;
+  e       record;
+  path    text;
 begin
   if jsonb_typeof(batches) is distinct from 'array' then
     perform es.invalid('batches', 'batches must be a JSON array of {"stream", "expect", "events"}');
   end if;
-  select array_agg(b->>'stream' order by i),
-         array_agg(case b->>'expect' when 'any' then null when 'none' then 0 when 'some' then -1 else (b->>'expect')::bigint end order by i)
-    into streams, expect
-    from jsonb_array_elements(batches) with ordinality a(b, i);
-  select coalesce(array_agg(b->>'stream' order by i, j), '{}') as stream, coalesce(array_agg((e->>'id')::uuid order by i, j), '{}') as id,
-         coalesce(array_agg(e->>'type' order by i, j), '{}') as type, coalesce(array_agg(e->'data' order by i, j), '{}') as data,
-         array_agg(nullif(e->'meta', 'null') order by i, j) as meta, array_agg((e->>'schema')::int order by i, j) as schema,
-         array_agg(case jsonb_typeof(e->'subjects') when 'array' then (select array_agg(x) from jsonb_array_elements_text(e->'subjects') x)::text end order by i, j) as subjects
-    into ev
-    from jsonb_array_elements(batches) with ordinality a(b, i),
-         jsonb_array_elements(case jsonb_typeof(b->'events') when 'array' then b->'events' else '[]' end) with ordinality c(e, j);
-  return query select * from es.append(streams, expect, ev.stream, ev.id, ev.type, ev.data, ev.meta, ev.schema, ev.subjects);
+  for b in select v, 'batches[' || i - 1 || ']' as path from jsonb_array_elements(batches) with ordinality a(v, i) loop
+    perform es.check_keys(b.path, b.v, '{stream,expect,events}');
+    streams := streams || es.text_of(b.path || '.stream', b.v->'stream');
+    expect := expect || es.expected(b.path || '.expect', b.v->'expect');
+    if b.v ? 'events' and jsonb_typeof(b.v->'events') <> 'array' then
+      perform es.invalid(b.path || '.events', format('%s.events must be a JSON array', b.path));
+    end if;
+    for e in select v, b.path || '.events[' || i - 1 || ']' as path from jsonb_array_elements(b.v->'events') with ordinality a(v, i) loop
+      perform es.check_keys(e.path, e.v, '{id,type,data,meta,schema,subjects}');
+      of := of || (b.v->>'stream');
+      ids := ids || es.text_of(e.path || '.id', e.v->'id')::uuid;
+      types := types || es.text_of(e.path || '.type', e.v->'type');
+      datas := datas || (e.v->'data');
+      metas := metas || nullif(e.v->'meta', 'null');
+      if e.v ? 'schema' and jsonb_typeof(e.v->'schema') not in ('number', 'null') then
+        perform es.invalid(e.path || '.schema', format('%s.schema must be a number', e.path));
+      end if;
+      schemas := schemas || (e.v->>'schema')::int;
+      if e.v ? 'subjects' and (jsonb_typeof(e.v->'subjects') <> 'array'
+         or jsonb_path_exists(e.v, '$.subjects[*] ? (@.type() != "string")')) then
+        perform es.invalid(e.path || '.subjects', format('%s.subjects must be a JSON array of strings', e.path));
+      end if;
+      people := people || (select array_agg(s order by i)::text from jsonb_array_elements_text(e.v->'subjects') with ordinality a(s, i));
+    end loop;
+  end loop;
+  return query select * from es.append(streams, expect, of, ids, types, datas, metas, schemas, people);
 end $$;
 
--- es.close ends a stream: nothing is appended to it any more. Closing it again
--- changes nothing.
+-- es.close ends a stream: nothing is appended to it any more. Of a stream that is
+-- closed already it says nothing.
 create function es.close(stream text, expect bigint default null) returns void language plpgsql
 security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v bigint;
   c timestamptz;
 begin
+  if expect < -1 then
+    raise exception 'expected version below -1: write null for any, 0 for none, -1 for some, or the version' using errcode = '22023';
+  end if;
   select t.version, t.closed into v, c from es.stream t where t.stream = close.stream for no key update;
   if not found then
-    raise exception 'stream % does not exist', to_json(stream) using errcode = 'ES404';
-  elsif expect is not null and expect <> v then
-    perform es.conflict(stream, expect, v, format('stream %s has version %s, expected was %s', to_json(stream), v, expect));
-  elsif c is null then
-    update es.stream t set closed = clock_timestamp() where t.stream = close.stream;
+    raise exception 'there is no stream %', to_json(stream) using errcode = 'ES404';
+  elsif c is not null then
+    return;
+  elsif expect >= 0 and expect <> v or expect = -1 and v = 0 then
+    perform es.conflict(stream, expect, v, format('stream %s has version %s, expected was %s', to_json(stream), v,
+      case expect when 0 then 'none' when -1 then 'some' else expect::text end));
   end if;
+  update es.stream t set closed = clock_timestamp() where t.stream = close.stream;
 end $$;
 
 grant execute on function es.append(text[], bigint[], text[], uuid[], text[], jsonb[], jsonb[], int[], text[]) to es_writer;
