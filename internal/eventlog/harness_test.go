@@ -126,22 +126,34 @@ func (r *rig) start(c config, hook func(string)) *run {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	u := &run{r: r, head: eventstore.NewHead(), log: &output{}, cancel: cancel, done: make(chan struct{})}
+	r.t.Cleanup(store.Close)
+	u := &run{r: r, head: eventstore.NewHead(), log: &output{}}
 	u.n = c.numberer(store, u.head, slog.New(slog.NewTextHandler(u.log, nil)), hook)
+	u.begin()
+	return u
+}
+
+func (u *run) begin() {
+	ctx, cancel := context.WithCancel(context.Background())
+	u.cancel, u.done = cancel, make(chan struct{})
 	go func() {
 		defer close(u.done)
 		u.err = u.n.Run(ctx)
 	}()
-	r.t.Cleanup(func() {
+	u.r.t.Cleanup(func() {
 		cancel()
 		<-u.done
-		store.Close()
-		if r.t.Failed() {
-			r.t.Logf("numberer:\n%s", u.log)
+		if u.r.t.Failed() {
+			u.r.t.Logf("numberer:\n%s", u.log)
 		}
 	})
-	return u
+}
+
+// again is the same numberer's next life.
+func (u *run) again() *run {
+	next := &run{r: u.r, n: u.n, head: u.head, log: u.log}
+	next.begin()
+	return next
 }
 
 // stop ends it in order.

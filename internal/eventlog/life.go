@@ -27,6 +27,7 @@ type life struct {
 	w      *eventstore.LogWriter
 	stream *source.Stream
 	reader eventstore.Reader // who writes from now on
+	watch  watch
 
 	inTx    bool      // a transaction of the source is not at its end yet
 	barrier bool      // the transaction has a barrier in it
@@ -53,10 +54,14 @@ func (n *Numberer) live(parent context.Context) error {
 	var side sync.WaitGroup
 	defer side.Wait()
 	defer cancel(nil)
-	side.Go(func() { l.look(ctx) })
+	side.Go(func() { l.look(ctx, cancel) })
 	err := l.begin(ctx)
 	if err == nil {
+		side.Go(func() { l.audit(ctx, cancel) })
 		err = l.follow(ctx)
+	}
+	if cause := context.Cause(ctx); parent.Err() == nil && cause != nil {
+		err = cause // the watch ended it
 	}
 	return n.mendable(err)
 }
@@ -189,7 +194,7 @@ func (l *life) publish(ctx context.Context, f *facts) ([]cdc.Table, error) {
 			fmt.Sprintf("ALTER PUBLICATION %q DROP TABLE %s; -- it is added again, and what was left out is numbered", l.n.cfg.Source.Publication, Table),
 			"publication %q has a row filter on %s: events would be left out", l.n.cfg.Source.Publication, Table)
 	}
-	return tables, nil
+	return tables, l.watchPublication(ctx, tables)
 }
 
 // adopt numbers every event that stands in the snapshot of a new slot and not in
@@ -247,36 +252,6 @@ func (l *life) dropOld(ctx context.Context, name string) error {
 	}
 	l.log.Warn("dropping the slot this store was numbered from before", "old", name)
 	return old.DropSlot(ctx)
-}
-
-// look asks from outside how the slot stands, for Status.
-func (l *life) look(ctx context.Context) {
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
-	for {
-		slot, ok, err := l.src.Slot(ctx)
-		end, endErr := l.n.cfg.Store.ServerEnd(ctx)
-		if err := errors.Join(err, endErr); err != nil && ctx.Err() == nil {
-			l.log.Warn("cannot look at the slot, trying again", "error", err)
-		}
-		waiting := l.src.Waiting()
-		l.n.show(func(s *Status) {
-			if err == nil && ok {
-				s.Slot = &slot
-			}
-			if endErr == nil {
-				s.ServerEnd = end
-			}
-			if s.State == cdc.StateSnapshot && waiting != "" {
-				s.Waiting = waiting
-			}
-		})
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
 }
 
 // moved tells everybody how far the log is.

@@ -1,7 +1,6 @@
 package eventlog_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -97,17 +96,12 @@ func TestSlotAndReaderSetBack(t *testing.T) {
 	if err := u.failed(); !errors.Is(err, eventstore.ErrNumbered) {
 		t.Fatalf("got %v, want %v", err, eventstore.ErrNumbered)
 	}
-	ctx, cancel := context.WithCancel(testContext(t))
-	ended := make(chan error)
-	go func() { ended <- u.n.Run(ctx) }()
-	r.until("streaming", func() bool { return u.n.Status().State == cdc.StateStreaming })
+	u = u.again()
+	u.state(cdc.StateStreaming)
 	r.append("a/1", 1)
 	r.barrier()
 	r.exactlyOnce()
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	u.stop()
 	if !contains(u.log, "stood before events that have a position") {
 		t.Errorf("the log does not say why:\n%s", u.log)
 	}
@@ -177,6 +171,38 @@ func TestPublicationDroppedWhileStreaming(t *testing.T) {
 	r.barrier()
 	r.exactlyOnce()
 	u.stop()
+}
+
+// The publication is changed and changed back while nothing runs: only the store
+// knows of the events that were left out.
+func TestPublicationChangedAndChangedBack(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	u := r.start(r.config(), nil)
+	u.state(cdc.StateStreaming)
+	r.append("a/1", 3)
+	r.barrier()
+	u.stop()
+	r.db.Exec(t, fmt.Sprintf(`ALTER PUBLICATION %s SET (publish = 'update')`, r.slot))
+	r.append("a/1", 2)
+	r.db.Exec(t, fmt.Sprintf(`ALTER PUBLICATION %s SET (publish = 'insert, update, delete, truncate')`, r.slot))
+	r.append("a/1", 2)
+	u = r.start(r.config(), nil)
+	err := u.failed()
+	if err == nil || cdc.IsTerminal(err) {
+		t.Fatalf("got %v, want an error that passes", err)
+	}
+	u = u.again()
+	u.state(cdc.StateStreaming)
+	r.barrier()
+	u.stop()
+	if !contains(u.log, "the log lacks events of the store: it has 5, the store at least 7") {
+		t.Errorf("the log does not say what was missing:\n%s", u.log)
+	}
+	// The two that are missing stand behind the two that were streamed.
+	if got := r.db.Value(t, `select string_agg(version::text, ' ' order by pos) from es.log join es.event on id = event`); got != "1 2 3 6 7 4 5" {
+		t.Errorf("versions in the order of the log: %s", got)
+	}
 }
 
 // The slot gets another name: the old one would hold WAL for ever.

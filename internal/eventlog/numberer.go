@@ -29,6 +29,8 @@ const (
 	holderPoll = time.Second
 	// lookEvery is how often the slot is looked at from outside, for Status.
 	lookEvery = 5 * time.Second
+	// auditPatience bounds one wait for the log to catch up with what was counted.
+	auditPatience = 10 * time.Minute
 	// visibleAtOnce is how long a batch waits in place for a commit to become
 	// visible: usually its process is a few instructions away. Beyond it the stream
 	// goes on being answered.
@@ -76,6 +78,7 @@ type Numberer struct {
 	mu     sync.Mutex
 	status Status
 	adopt  string // why the next life must adopt although es.reader looks right
+	whole  bool   // the log was compared with the store once
 }
 
 // New makes a Numberer. It does nothing until Run.

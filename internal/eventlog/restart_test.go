@@ -99,15 +99,17 @@ func TestIdle(t *testing.T) {
 	})
 	r.exactlyOnce()
 	u.stop()
-	// Not one write while the hour lasts, whatever others do.
+	// While the hour lasts only barriers write, that of the start among them, whatever
+	// others do.
 	u = r.start(r.config(), nil)
 	u.state(cdc.StateStreaming)
-	before := r.db.Value(t, `select xmin from es.reader`)
+	writes := map[string]bool{}
 	for range 20 {
+		writes[r.db.Value(t, `select xmin from es.reader`)] = true
 		r.db.Exec(t, `insert into other values ('y')`)
 	}
-	if got := r.db.Value(t, `select xmin from es.reader`); got != before {
-		t.Error("es.reader was written while nothing was numbered")
+	if len(writes) > 2 {
+		t.Errorf("es.reader was written %d times while nothing was numbered", len(writes)-1)
 	}
 	u.stop()
 }

@@ -121,6 +121,14 @@ func (s *Store) ServerEnd(ctx context.Context) (end cdc.LSN, err error) {
 	return cdc.ParseLSN(text)
 }
 
+// Events counts the stored events. It reads an index of all of them.
+func (s *Store) Events(ctx context.Context) (n int64, err error) {
+	if err := s.pool.QueryRow(ctx, `select count(*) from es.event`).Scan(&n); err != nil {
+		return 0, fmt.Errorf("count the stored events: %w", typed(err))
+	}
+	return n, nil
+}
+
 // numberPins keep the session alive while nothing happens and its commits durable:
 // the slot is confirmed behind them. A weaker synchronous_commit of the role or the
 // database would let the slot get ahead of the log; a stronger one is kept.
