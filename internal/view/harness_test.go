@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"cdc/internal/cdctest"
 	"cdc/internal/eventstore"
 	"cdc/internal/intent"
@@ -51,22 +53,69 @@ func openIn(t testing.TB, db *cdctest.DB) *eventstore.Store {
 	return store
 }
 
-// number numbers what is committed, as the slot's reader does. Within a stream, and
-// between appends one after the other, that is the order of the commits.
+// number numbers what is committed, as the slot's reader does, and returns the head.
+// Within a stream, and between appends one after the other, the order is that of the
+// commits.
 func number(t testing.TB, store *eventstore.Store) int64 {
 	t.Helper()
-	_, err := store.Pool().Exec(testContext(t), `
-		insert into es.log (pos, event, lsn, tx)
-		select es.head() + row_number() over (order by e.at, e.stream, e.version), e.id, '0/1', 1
-		from es.event e where not exists (select from es.log l where l.event = e.id)`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	head, err := store.Head(testContext(t))
+	head, err := numberNow(testContext(t), store)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return head
+}
+
+func numberNow(ctx context.Context, store *eventstore.Store) (head int64, err error) {
+	err = pgx.BeginFunc(ctx, store.Pool(), func(tx pgx.Tx) error {
+		var end string // what was committed before it is visible to the next statement
+		if _, err := tx.Exec(ctx, `lock table es.reader`); err != nil {
+			return err
+		}
+		if err := tx.QueryRow(ctx, `select pg_current_wal_insert_lsn()::text`).Scan(&end); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `
+			insert into es.log (pos, event, lsn, tx)
+			select es.head() + row_number() over (order by e.at, e.stream, e.version), e.id, '0/1', 1
+			from es.event e where not exists (select from es.log l where l.event = e.id)`)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `insert into es.reader (slot, system, timeline, lsn) values ('test', '1', 1, $1::text::pg_lsn)
+			on conflict (one) do update set lsn = excluded.lsn`, end)
+		if err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, `select es.head()`).Scan(&head)
+	})
+	return head, err
+}
+
+// startNumbering numbers to the end of the test.
+func startNumbering(t testing.TB, store *eventstore.Store) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+			if _, err := numberNow(ctx, store); err != nil && ctx.Err() == nil {
+				t.Errorf("number: %v", err)
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
 }
 
 // startRunner runs a Runner to the end of the test, or until stop is called.

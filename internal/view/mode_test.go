@@ -41,6 +41,7 @@ func TestModesEqualReplay(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", did, did.Action, want)
 		}
 	}
+	startNumbering(t, store)
 	u.append(t, store, 300)
 	head := number(t, store)
 	awaitLive(t, store, "late_inline", head)
