@@ -1,28 +1,51 @@
 package eventstore
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 
 	"cdc/internal/intent"
 )
 
-// What Install writes for declared types. A function of the store has a fixed name
-// (es.validate, es.upcast) and calls one per type or step, whose name says which, as
-// in es."validate student-enrolled": a session compiles those it meets, and the rest
-// stays as it is when one type changes.
+// What Install writes. A function of the store has a fixed name (es.validate,
+// es.upcast) and calls one per type or step: a session compiles those it meets.
+//
+// What a state depends on, the folds and upcasts, stands in functions that are named
+// by a hash of what is in them and never change: a state that is made while another
+// definition is installed is of the one or of the other, and so is its snapshot.
 //
 // Expressions of the configuration stand in functions with a body in the SQL
 // standard's form: their names are bound when they are made, so that no search path
 // of a caller can give them another meaning.
 
+// generatedName names a function by what is in it.
+func generatedName(kind string, content ...any) string {
+	h := sha256.New()
+	for _, c := range append([]any{generator}, content...) {
+		fmt.Fprintf(h, "%v\x00", c)
+	}
+	return kind + " " + hex.EncodeToString(h.Sum(nil)[:8])
+}
+
 // upcastParams are at hand in an upcast.
 const upcastParams = "data jsonb, meta jsonb, stream text, at timestamptz"
 
+// validateName is that of the function for one type. It is replaced in place.
 func validateName(typ string) string { return "validate " + typ }
 
-// upcastName is the step that starts from a version; it goes on with the next.
-func upcastName(typ string, from int) string { return fmt.Sprintf("upcast %s %d", typ, from) }
+// upcastName is that of the step that starts from a version, and goes on with the
+// next.
+func upcastName(e intent.EventType, from int) string {
+	content := []any{e.Name}
+	for v := from; v < e.Schema; v++ {
+		content = append(content, v, e.Upcast[v])
+	}
+	return generatedName("upcast", content...)
+}
 
 // upcastSQL makes the steps of a type, the last first: each calls the next, so that
 // data of any version goes through what is left of them.
@@ -36,10 +59,12 @@ func upcastSQL(e intent.EventType) ([]string, error) {
 		// The line break ends a comment at the end of the expression.
 		body := fmt.Sprintf("coalesce((\n%s\n), es.no_data(%s, %d, $1))", expr, intent.Literal(e.Name), from)
 		if from < e.Schema-1 {
-			body = fmt.Sprintf("es.%s(%s, $2, $3, $4)", intent.Quote(upcastName(e.Name, from+1)), body)
+			body = fmt.Sprintf("es.%s(%s, $2, $3, $4)", intent.Quote(upcastName(e, from+1)), body)
 		}
-		all = append(all, fmt.Sprintf("create or replace function es.%s(%s) returns jsonb language sql stable return %s",
-			intent.Quote(upcastName(e.Name, from)), upcastParams, body))
+		name := "es." + intent.Quote(upcastName(e, from))
+		all = append(all,
+			fmt.Sprintf("create or replace function %s(%s) returns jsonb language sql stable return %s", name, upcastParams, body),
+			fmt.Sprintf("comment on function %s is %s", name, intent.Literal(fmt.Sprintf("%s from schema %d", e.Name, from))))
 	}
 	return all, nil
 }
@@ -54,25 +79,33 @@ func plainExpr(text string) (string, error) {
 	return s.With(func(name string) string { return ":" + name }), nil
 }
 
-// upcastAllSQL is es.upcast for these types.
-func upcastAllSQL(events []intent.EventType) string {
+// upcastExpr is the expression of the data of an event in the newest version of its
+// type; column is what the event's columns are called.
+func upcastExpr(events []intent.EventType, column func(name string) string) string {
 	var b strings.Builder
 	for _, e := range events {
 		if e.Schema < 2 {
 			continue
 		}
-		fmt.Fprintf(&b, "\n  when %s then case $2", intent.Literal(e.Name))
+		fmt.Fprintf(&b, " when %s then case %s", intent.Literal(e.Name), column(intent.ParamSchema))
 		for from := 1; from < e.Schema; from++ {
-			fmt.Fprintf(&b, " when %d then es.%s($3, $4, $5, $6)", from, intent.Quote(upcastName(e.Name, from)))
+			fmt.Fprintf(&b, " when %d then es.%s(%s, %s, %s, %s)", from, intent.Quote(upcastName(e, from)),
+				column(intent.ParamData), column(intent.ParamMeta), column(intent.ParamStream), column(intent.ParamAt))
 		}
-		b.WriteString(" else $3 end")
+		fmt.Fprintf(&b, " else %s end", column(intent.ParamData))
 	}
-	body := "$3"
-	if b.Len() > 0 {
-		body = "case $1" + b.String() + "\n  else $3 end"
+	if b.Len() == 0 {
+		return column(intent.ParamData)
 	}
+	return fmt.Sprintf("case %s%s else %s end", column(intent.ParamType), b.String(), column(intent.ParamData))
+}
+
+// upcastAllSQL is es.upcast for these types.
+func upcastAllSQL(events []intent.EventType) string {
 	return "create or replace function es.upcast(type text, schema int, data jsonb, meta jsonb default null, stream text default null, at timestamptz default null)\n" +
-		"returns jsonb language sql stable return " + body
+		"returns jsonb language sql stable return " + upcastExpr(events, func(name string) string {
+		return "$" + strconv.Itoa(1+slices.Index([]string{intent.ParamType, intent.ParamSchema, intent.ParamData, intent.ParamMeta, intent.ParamStream, intent.ParamAt}, name))
+	})
 }
 
 // kinds say how a field is judged: its type in JSON, a condition on a value of that

@@ -17,16 +17,21 @@ var foldParams = []struct{ name, typ string }{
 	{intent.ParamType, "text"}, {intent.ParamSchema, "int"}, {intent.ParamData, "jsonb"}, {intent.ParamMeta, "jsonb"}, {intent.ParamAt, "timestamptz"},
 }
 
-// generatedName is es.generated: a category and a type together are longer than an
-// identifier can be.
-func generatedName(kind, of string) string {
-	sum := sha256.Sum256([]byte(of))
-	return kind + " " + hex.EncodeToString(sum[:8])
+// foldHash is what the state of a category depends on. Snapshots bear it.
+func foldHash(f intent.Fold, events []intent.EventType) []byte {
+	hash := f.Hash(events)
+	sum := sha256.Sum256(append([]byte{generator}, hash[:]...))
+	return sum[:]
 }
 
-func stateName(category string) string { return generatedName("state", category) }
+// stateName is that of the function that es.state calls for a fold; it makes it of
+// es.fold.hash.
+func stateName(hash []byte) string { return "state " + hex.EncodeToString(hash[:8]) }
 
-func foldName(category, typ string) string { return generatedName("fold", category+"\n"+typ) }
+// foldName is that of the expression for one type.
+func foldName(hash []byte, typ string) string {
+	return generatedName("fold", hex.EncodeToString(hash), typ)
+}
 
 // foldExpr is the expression of the state after an event of a type, with numbered
 // parameters.
@@ -60,7 +65,9 @@ func foldParam(name string) string {
 func foldSQL(f intent.Fold, events []intent.EventType) ([]string, error) {
 	var all []string
 	var cases strings.Builder
+	var used []intent.EventType
 	var types, params, args []string
+	hash := foldHash(f, events)
 	for i, p := range foldParams {
 		params = append(params, intent.Quote(p.name)+" "+p.typ)
 		if i > 0 {
@@ -68,11 +75,13 @@ func foldSQL(f intent.Fold, events []intent.EventType) ([]string, error) {
 		}
 	}
 	for _, typ := range sortedKeys(f.When) {
-		expr, err := foldExpr(f, eventType(events, typ))
+		event := eventType(events, typ)
+		expr, err := foldExpr(f, event)
 		if err != nil {
 			return nil, err
 		}
-		name := intent.Quote(foldName(f.Category, typ))
+		used = append(used, event)
+		name := intent.Quote(foldName(hash, typ))
 		all = append(all,
 			fmt.Sprintf("create or replace function es.%s(%s) returns jsonb language sql stable return (\n%s\n)", name, strings.Join(params, ", "), expr),
 			fmt.Sprintf("comment on function es.%s is %s", name, intent.Literal("state of "+f.Category+" after "+typ)))
@@ -84,7 +93,7 @@ declare
   e record;
 begin
   for e in
-    select v.id, v.stream, v.version, v.type, v.schema, es.upcast(v.type, v.schema, v.data, v.meta, v.stream, v.at) as data, v.meta, v.at
+    select v.id, v.stream, v.version, v.type, v.schema, %s as data, v.meta, v.at
       from es.event v where v.stream = of and v.version > folded and v.version <= upto and v.type in (%s) order by v.version
   loop
     case e.type
@@ -99,8 +108,8 @@ exception when others then
     raise;
   end if;
   raise exception using errcode = sqlstate, message = format('state[%%s].when[%%s] failed at version %%s of %%s: %%s', split_part(of, '/', 1), e.type, e.version, to_json(of), sqlerrm);
-end `, strings.Join(types, ", "), cases.String())
-	name := intent.Quote(stateName(f.Category))
+end `, upcastExpr(used, func(name string) string { return "v." + name }), strings.Join(types, ", "), cases.String())
+	name := intent.Quote(stateName(hash))
 	return append(all,
 		fmt.Sprintf("create or replace function es.%s(of text, folded bigint, upto bigint, value jsonb) returns jsonb language plpgsql stable as %s", name, intent.Literal(body)),
 		fmt.Sprintf("comment on function es.%s is %s", name, intent.Literal("state of "+f.Category))), nil

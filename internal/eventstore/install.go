@@ -223,8 +223,7 @@ func (i *installer) typeDiffers(e intent.EventType) bool {
 
 // foldDiffers says the same of a fold.
 func (i *installer) foldDiffers(f intent.Fold) bool {
-	hash := f.Hash(i.d.Events)
-	return i.all || !bytes.Equal(i.folds[f.Category], hash[:])
+	return i.all || !bytes.Equal(i.folds[f.Category], foldHash(f, i.d.Events))
 }
 
 // check has the server judge the expressions that are not installed yet.
@@ -363,13 +362,12 @@ func (i *installer) writeFolds(ctx context.Context) error {
 				return fmt.Errorf("write the fold of %s: %w", f.Category, err)
 			}
 		}
-		hash := f.Hash(i.d.Events)
 		definition, err := json.Marshal(f)
 		if err != nil {
 			return fmt.Errorf("write the fold of %s: %w", f.Category, err)
 		}
 		if err := i.exec(ctx, `insert into es.fold (category, hash, definition) values ($1, $2, $3)
-			on conflict (category) do update set hash = excluded.hash, definition = excluded.definition`, f.Category, hash[:], string(definition)); err != nil {
+			on conflict (category) do update set hash = excluded.hash, definition = excluded.definition`, f.Category, foldHash(f, i.d.Events), string(definition)); err != nil {
 			return fmt.Errorf("write the fold of %s: %w", f.Category, err)
 		}
 	}
@@ -387,42 +385,54 @@ func (i *installer) writeFolds(ctx context.Context) error {
 	return nil
 }
 
-// sweep drops generated functions that nothing names any more. Every other one is
-// replaced in place: a query that runs meanwhile finds what it has planned with.
+// replaced marks a generated function that nothing names any more, in its comment.
+const replaced = "replaced"
+
+// sweep marks generated functions that nothing names any more, and drops those that
+// were marked before: queries and transactions that began with the definitions
+// before these find what they need.
 func (i *installer) sweep(ctx context.Context) error {
 	wanted := map[string]bool{}
 	for _, e := range i.d.Events {
 		wanted[validateName(e.Name)] = true
 		for from := 1; from < e.Schema; from++ {
-			wanted[upcastName(e.Name, from)] = true
+			wanted[upcastName(e, from)] = true
 		}
 	}
 	for _, f := range i.d.Folds {
-		wanted[stateName(f.Category)] = true
+		hash := foldHash(f, i.d.Events)
+		wanted[stateName(hash)] = true
 		for typ := range f.When {
-			wanted[foldName(f.Category, typ)] = true
+			wanted[foldName(hash, typ)] = true
 		}
 	}
-	// A step of an upcast is called by the one before it: the earlier go first.
-	rows, err := i.tx.Query(ctx, `select p.proname, p.oid::regprocedure::text from pg_proc p
-		where p.pronamespace = 'es'::regnamespace and p.proname ~ '^(validate|upcast|state|fold) ' order by length(p.proname), p.proname`)
+	rows, err := i.tx.Query(ctx, `select p.proname, p.oid::regprocedure::text, coalesce(obj_description(p.oid, 'pg_proc') = $1, false) from pg_proc p
+		where p.pronamespace = 'es'::regnamespace and p.proname ~ '^(validate|upcast|state|fold) '`, replaced)
 	if err != nil {
 		return fmt.Errorf("read the generated functions: %w", err)
 	}
 	var name, signature string
-	var drop []string
-	if _, err = pgx.ForEachRow(rows, []any{&name, &signature}, func() error {
-		if !wanted[name] {
+	var marked bool
+	var mark, drop []string
+	if _, err = pgx.ForEachRow(rows, []any{&name, &signature, &marked}, func() error {
+		switch {
+		case wanted[name]:
+		case marked:
 			drop = append(drop, signature)
+		default:
+			mark = append(mark, signature)
 		}
 		return nil
 	}); err != nil {
 		return fmt.Errorf("read the generated functions: %w", err)
 	}
-	for _, signature := range drop {
-		if err := i.exec(ctx, "drop function "+signature); err != nil {
+	for _, signature := range mark {
+		if err := i.exec(ctx, "comment on function "+signature+" is '"+replaced+"'"); err != nil {
 			return err
 		}
+	}
+	if len(drop) > 0 { // at once: steps of upcasts call each other
+		return i.exec(ctx, "drop function "+strings.Join(drop, ", "))
 	}
 	return nil
 }

@@ -75,6 +75,10 @@ func (e *Error) Error() string {
 // cdc_statement.name for a parameter.
 const function = "cdc_statement"
 
+// codeWrongReturn is invalid_function_definition: what the function gives is not what
+// it is declared to.
+const codeWrongReturn = "42P13"
+
 // Check says what is wrong with a statement: nothing where it has no findings. An
 // *Error is the server's own: it does not parse, a table or column does not exist, a
 // type does not fit. tx is as it was when Check returns.
@@ -170,7 +174,12 @@ func parse(ctx context.Context, tx pgx.Tx, s Statement) (tree string, err error)
 	// begins another statement is an error of syntax there.
 	_, err = save.Conn().PgConn().ExecParams(ctx, create, nil, nil, nil, nil).Close()
 	if err != nil {
-		return "", serverError(err, s.SQL, before)
+		err = serverError(err, s.SQL, before)
+		var e *Error
+		if errors.As(err, &e) && e.SQLState == codeWrongReturn && !s.statement() {
+			e.Message = "gives no " + s.Returns
+		}
+		return "", err
 	}
 	err = save.QueryRow(ctx, `select prosqlbody::text from pg_catalog.pg_proc
 		where proname = $1 and pronamespace = pg_catalog.pg_my_temp_schema()`, function).Scan(&tree)

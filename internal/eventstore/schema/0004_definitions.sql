@@ -1,6 +1,6 @@
 -- What the configuration says about events: validation, upcasts, states. Install
 -- writes the functions that differ from store to store; their names have a space
--- in them. The ones here hold where nothing is declared.
+-- in them, as in es."validate student-enrolled". The ones here hold where nothing is declared.
 
 -- es.upcast brings the data of an event to the newest schema of its type. This one
 -- changes nothing; declarations replace it.
@@ -126,7 +126,7 @@ begin
     value := fold.initial;
   end if;
   if upto > folded then
-    execute format('select es.%I($1, $2, $3, $4)', es.generated('state', fold.category)) into value using of, folded, upto, value;
+    execute format('select es.%I($1, $2, $3, $4)', 'state ' || left(encode(fold.hash, 'hex'), 16)) into value using of, folded, upto, value;
     select m.snapshots into every from es.meta m;
     -- Only at READ COMMITTED: above it a row that another has changed would fail
     -- the reader.
@@ -137,11 +137,6 @@ begin
   end if;
   return query select upto, value;
 end $$;
-
--- es.generated is the name of a function that Install makes for something whose
--- name may be longer than an identifier can be.
-create function es.generated(kind text, of text) returns text language sql immutable
-return kind || ' ' || left(encode(sha256(convert_to(of, 'UTF8')), 'hex'), 16);
 
 -- es.keep_snapshot stores a state, unless another transaction is writing the same: a
 -- snapshot is worth no waiting, and two transactions that read the states of two
