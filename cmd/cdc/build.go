@@ -8,11 +8,15 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync/atomic"
 
 	"cdc/internal/broker"
+	"cdc/internal/cdc"
 	"cdc/internal/config"
+	"cdc/internal/eventpipe"
 	"cdc/internal/format"
+	"cdc/internal/history"
 	"cdc/internal/pipeline"
 	"cdc/internal/sink"
 	"cdc/internal/source"
@@ -23,7 +27,15 @@ import (
 type stack struct {
 	broker    *broker.Broker // nil: a cluster outside this process
 	sink      sink.Config
-	pipelines []*pipeline.Pipeline
+	pipelines []runner
+	events    *eventpipe.Pipeline // that of mode: events, among pipelines; nil: none
+}
+
+// runner is a pipeline of either mode. Run blocks until it has ended and
+// everything it started is gone; Status may be called at any time.
+type runner interface {
+	Run(ctx context.Context) error
+	Status() cdc.Status
 }
 
 // build is the one place that turns configuration into components. The embedded
@@ -41,9 +53,16 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (*stack, e
 		return nil, errors.Join(err, s.close())
 	}
 	names := cfg.PipelineNames()
-	damage := newDamage(s.broker, len(names))
+	rows := len(slices.DeleteFunc(slices.Clone(names), func(name string) bool { return cfg.Pipelines[name].Mode != config.ModeCDC }))
+	damage := newDamage(s.broker, rows)
 	for _, name := range names {
-		pc := pipelineConfig(cfg, cfg.Pipelines[name], s.sink, log)
+		p := cfg.Pipelines[name]
+		if p.Mode == config.ModeEvents {
+			s.events = eventpipe.New(eventsConfig(cfg, p, s.sink, log))
+			s.pipelines = append(s.pipelines, s.events)
+			continue
+		}
+		pc := pipelineConfig(cfg, p, s.sink, log)
 		pc.Rebuild, pc.Rebuilt = damage.claim()
 		s.pipelines = append(s.pipelines, pipeline.New(pc))
 	}
@@ -51,7 +70,7 @@ func build(ctx context.Context, cfg *config.Config, log *slog.Logger) (*stack, e
 }
 
 // damage is what an interrupted compaction of the embedded broker did to the
-// topics: every pipeline copies its tables again, and when all have done so the
+// compacted topics: every pipeline of rows copies its tables again, and when all have done so the
 // broker forgets it.
 type damage struct {
 	broker *broker.Broker // nil: none
@@ -184,4 +203,29 @@ func messageTopic(p *config.Pipeline) string {
 		return ""
 	}
 	return p.Messages.Topic
+}
+
+func eventsConfig(cfg *config.Config, p *config.Pipeline, sc sink.Config, log *slog.Logger) eventpipe.Config {
+	return eventpipe.Config{
+		Name:        p.Name,
+		Source:      sourceConfig(cfg, p, log),
+		Definitions: p.Definitions(),
+		Publication: historyConfig(cfg, p, sc, log),
+		Logger:      log,
+	}
+}
+
+func historyConfig(cfg *config.Config, p *config.Pipeline, sc sink.Config, log *slog.Logger) history.Config {
+	return history.Config{
+		Name:        p.Name,
+		Sink:        sc,
+		Writer:      sink.WriterConfig{Compression: p.Compression, Memory: int64(p.Memory), Linger: p.Linger},
+		Topic:       p.Topic,
+		Progress:    p.ProgressTopic,
+		Partitions:  p.Partitions,
+		Replication: cfg.ReplicationFor(p),
+		TopicConfig: cfg.TopicConfigFor(p),
+		Delivery:    history.Delivery(p.Delivery),
+		Logger:      log,
+	}
 }

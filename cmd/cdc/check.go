@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"slices"
 	"strings"
 
@@ -58,7 +57,7 @@ It exits with 0 when the pipelines can run, with 2 for a faulty configuration, w
 }
 
 func check(ctx context.Context, cfg *config.Config) []finding {
-	quiet := slog.New(slog.DiscardHandler)
+	quiet := discard()
 	found := []finding{{Result: "ok", What: "configuration"}}
 	sc, err := sinkConfig(cfg, brokerAddresses(cfg), quiet)
 	reachable := err == nil

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"cdc/internal/admin"
+	"cdc/internal/api"
 	"cdc/internal/cdc"
 	"cdc/internal/config"
 	"cdc/internal/pipeline"
@@ -115,8 +117,12 @@ func (d *daemon) run(ctx context.Context, listen string) error {
 	defer cancel(nil)
 	var side, pipelines sync.WaitGroup
 	if listen != "" {
+		server := admin.New(d, d.log)
+		if d.events != nil {
+			server.Mount(d.api(ctx), api.Paths...)
+		}
 		side.Go(func() {
-			if err := admin.New(d, d.log).Run(ctx, listen); err != nil {
+			if err := server.Run(ctx, listen); err != nil {
 				cancel(environmentError("%w", err))
 			}
 		})
@@ -144,6 +150,15 @@ func (d *daemon) run(ctx context.Context, listen string) error {
 		errs = append(errs, cause)
 	}
 	return errors.Join(errs...)
+}
+
+// api serves the store of the pipeline of mode: events.
+func (d *daemon) api(ctx context.Context) http.Handler {
+	store := d.events.API()
+	return api.Handler(api.Config{
+		Append: store, Events: store, States: store, Wait: store, Rows: store,
+		Head: d.events.Pulse(), Stopping: ctx.Done(), Logger: d.log,
+	})
 }
 
 // compact compacts the embedded broker's log from time to time.

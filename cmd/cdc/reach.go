@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 
 	"cdc/internal/broker"
@@ -18,7 +17,7 @@ import (
 // the command has it for its own time: call done. A broker that was never there
 // is made only where make says so.
 func reach(ctx context.Context, cfg *config.Config, make bool) (sc sink.Config, done func() error, err error) {
-	quiet := slog.New(slog.DiscardHandler)
+	quiet := discard()
 	addresses, done := brokerAddresses(cfg), func() error { return nil }
 	if e := cfg.Kafka.Embedded; e != nil {
 		if _, err := os.Stat(e.Dir); errors.Is(err, fs.ErrNotExist) && !make {

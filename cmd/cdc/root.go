@@ -131,8 +131,9 @@ func describeError(err error) string {
 func newRootCommand(g *globals) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "cdc",
-		Short: "Postgres rows to Kafka, exactly once",
-		Long: `cdc reads PostgreSQL's logical replication stream and keeps its tables in Kafka topics: every committed change once, in commit order.
+		Short: "Postgres rows and events to Kafka, exactly once",
+		Long: `cdc reads PostgreSQL's logical replication stream and keeps two kinds of log in Kafka: tables, as compacted topics whose
+latest record of each key is the row, and events, which say what somebody meant to do and are kept for ever.
 
 Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 environment, 4 a check or verification found a difference.`,
 		SilenceUsage:  true,
@@ -147,7 +148,7 @@ Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 environment, 4 a check
 		cobra.FixedCompletions([]string{string(outputTable), string(outputJSON)}, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(
 		newRunCommand(g), newDemoCommand(g), newCheckCommand(g), newStatusCommand(g), newTopicsCommand(g),
-		newTailCommand(g), newDropCommand(g), newVersionCommand(g),
+		newTailCommand(g), newEsCommand(g), newViewsCommand(g), newTxCommand(g), newDropCommand(g), newVersionCommand(g),
 	)
 	return root
 }
@@ -192,6 +193,9 @@ func (g *globals) printLine(cmd *cobra.Command, v any, table func(io.Writer) err
 	}
 	return encodeJSON(cmd.OutOrStdout(), v, "")
 }
+
+// discard is the logger of commands that print what they do themselves.
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func encodeJSON(w io.Writer, v any, indent string) error {
 	enc := json.NewEncoder(w)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -32,6 +33,28 @@ func (c *Client) Offsets(ctx context.Context, tps []cdc.TopicPartition) (start, 
 		return nil, nil, err
 	}
 	return start, end, nil
+}
+
+// OffsetsSince tells the offset of the first record of each partition that is not
+// older than t (milliseconds since 1970-01-01 UTC), and the high watermark where
+// there is none.
+func (c *Client) OffsetsSince(ctx context.Context, tps []cdc.TopicPartition, t int64) (map[cdc.TopicPartition]int64, error) {
+	at, err := c.listOffsets(ctx, tps, max(t, 0), controlDeadline)
+	if err != nil {
+		return nil, err
+	}
+	var none []cdc.TopicPartition
+	for tp, offset := range at {
+		if offset < 0 {
+			none = append(none, tp)
+		}
+	}
+	if len(none) == 0 {
+		return at, nil
+	}
+	end, err := c.listOffsets(ctx, none, offsetEnd, controlDeadline)
+	maps.Copy(at, end)
+	return at, err
 }
 
 func (c *Client) listOffsets(ctx context.Context, tps []cdc.TopicPartition, which int64, patience time.Duration) (map[cdc.TopicPartition]int64, error) {

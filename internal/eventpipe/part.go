@@ -1,0 +1,91 @@
+package eventpipe
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"cdc/internal/cdc"
+)
+
+// A part that failed is started again after a pause that doubles up to the
+// maximum, and begins anew after a life longer than that.
+const (
+	backoffMin = 200 * time.Millisecond
+	backoffMax = 30 * time.Second
+)
+
+// part is one thing a pipeline runs, supervised.
+type part struct {
+	log *slog.Logger
+	run func(context.Context) error
+
+	mu     sync.Mutex
+	status cdc.PartStatus
+}
+
+func newPart(name string, log *slog.Logger, run func(context.Context) error) *part {
+	return &part{log: log.With("part", name), run: run, status: cdc.PartStatus{Name: name, State: cdc.StateStarting}}
+}
+
+// supervise runs the part until ctx ends (nil) or an error that trying again
+// cannot mend.
+func (p *part) supervise(ctx context.Context) error {
+	wait := backoffMin
+	for {
+		p.enter(cdc.StateStreaming, nil)
+		began := time.Now()
+		err := p.run(ctx)
+		switch {
+		case ctx.Err() != nil:
+			p.enter(cdc.StateStopped, nil)
+			return nil
+		case err == nil:
+			err = errors.New("ended by itself")
+		case cdc.IsTerminal(err):
+			p.enter(cdc.StateFailed, err)
+			s := p.state()
+			p.log.Error("part failed, the others go on", "reason", s.Reason, "error", s.Error, "mend", s.Mend)
+			return err
+		}
+		if time.Since(began) > backoffMax {
+			wait = backoffMin
+		}
+		pause := wait/2 + rand.N(wait/2+1)
+		wait = min(2*wait, backoffMax)
+		p.log.Warn("part starts again", "error", err, "in", pause.Round(time.Millisecond))
+		p.enter(cdc.StateBackingOff, err)
+		p.mu.Lock()
+		p.status.RetryAt = time.Now().Add(pause)
+		p.status.Restarts++
+		p.mu.Unlock()
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (p *part) enter(s cdc.State, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.status.State, p.status.Error, p.status.Reason, p.status.Mend = s, "", "", ""
+	p.status.RetryAt = time.Time{}
+	if err == nil {
+		return
+	}
+	p.status.Error = err.Error()
+	var t *cdc.TerminalError
+	if errors.As(err, &t) {
+		p.status.Error, p.status.Reason, p.status.Mend = t.Err.Error(), t.Reason, t.Mend
+	}
+}
+
+func (p *part) state() cdc.PartStatus {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.status
+}
