@@ -59,13 +59,22 @@ func (id ID) String() string {
 func ParseID(s string) (ID, error) {
 	var id ID
 	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
-		return ID{}, fmt.Errorf("%q is not a UUID, as in 018f4e2c-7b1a-7c3d-9e5f-0a1b2c3d4e5f", s)
+		return ID{}, notID(s)
 	}
 	plain := s[:8] + s[9:13] + s[14:18] + s[19:23] + s[24:]
 	if _, err := hex.Decode(id[:], []byte(plain)); err != nil {
-		return ID{}, fmt.Errorf("%q is not a UUID, as in 018f4e2c-7b1a-7c3d-9e5f-0a1b2c3d4e5f", s)
+		return ID{}, notID(s)
 	}
 	return id, nil
+}
+
+// notID does not repeat a text of any length: it comes from outside.
+func notID(s string) error {
+	const enough = 64
+	if len(s) > enough {
+		s = s[:enough] + "…"
+	}
+	return fmt.Errorf("%q is not a UUID, as in 018f4e2c-7b1a-7c3d-9e5f-0a1b2c3d4e5f", s)
 }
 
 // MarshalText and UnmarshalText give an ID its canonical form in JSON.

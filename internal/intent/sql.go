@@ -235,8 +235,8 @@ func escaped(s string) (int, error) {
 }
 
 // continued is the length of what stands between two parts of one string, the
-// second part's quote included: space with a line end in it, and comments behind
-// that.
+// second part's quote included: space and comments with a line end among them
+// (scan.l, quotecontinue).
 func continued(s string) int {
 	line := false
 	for i := 0; i < len(s); i++ {
@@ -244,11 +244,12 @@ func continued(s string) int {
 		case s[i] == '\n' || s[i] == '\r':
 			line = true
 		case isSpace(s[i]):
-		case line && strings.HasPrefix(s[i:], "--"):
+		case strings.HasPrefix(s[i:], "--"):
 			n := strings.IndexAny(s[i:], "\r\n")
 			if n < 0 {
 				return 0
 			}
+			line = true
 			i += n
 		case line && s[i] == '\'':
 			return i + 1

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Template is the name of a stream with fields in braces: "course/{course}".
@@ -36,8 +37,8 @@ func (t Template) Check(fields []Field) error {
 	if t == "" {
 		return errors.New("the stream is missing: write its name with fields of data in braces, as in course/{course}")
 	}
-	if len(t) > MaxStream || strings.ContainsFunc(string(t), isControl) {
-		return fmt.Errorf("the stream's name is longer than %d bytes, or holds a control character", MaxStream)
+	if len(t) > MaxStream || strings.ContainsFunc(string(t), isControl) || !utf8.ValidString(string(t)) {
+		return fmt.Errorf("the stream's name is longer than %d bytes, or holds a control character, or is not UTF-8", MaxStream)
 	}
 	if !CategoryOK(t.Category()) {
 		return fmt.Errorf("stream %q: the category, all before the first '/', names the topic: write 1 to %d of letters, digits, '.', '_' and '-' there", string(t), MaxCategory)
