@@ -13,11 +13,18 @@ import (
 
 // VerifyOptions says what of a view is verified, and how much is told about it.
 type VerifyOptions struct {
-	Build     int64                // 0: the live one
-	Samples   int                  // rows shown of each kind of difference; 0: DefaultSamples
-	Databases map[string]string    // URLs of other Postgres servers that hold views, by intent.View.DatabaseName
-	Progress  func(VerifyProgress) // called now and then by the goroutine that verifies; nil: not told
+	Build     int64             // 0: the live one
+	Samples   int               // rows shown of each kind of difference; 0: DefaultSamples
+	Databases map[string]string // URLs of other Postgres servers that hold views, by intent.View.DatabaseName
+	// Patience is how long is waited for the numbers of committed events. A daemon
+	// gives them in milliseconds; behind a large transaction it takes longer. 0:
+	// DefaultPatience.
+	Patience time.Duration
+	Progress func(VerifyProgress) // called now and then by the goroutine that verifies; nil: not told
 }
+
+// DefaultPatience is that of VerifyOptions.
+const DefaultPatience = 30 * time.Second
 
 // DefaultSamples is how many rows of each kind of difference a report shows.
 const DefaultSamples = 10
@@ -89,6 +96,9 @@ func (e *NotCheckedError) Unwrap() error { return e.Err }
 func Verify(ctx context.Context, store *eventstore.Store, name string, o VerifyOptions) (VerifyReport, error) {
 	if o.Samples <= 0 {
 		o.Samples = DefaultSamples
+	}
+	if o.Patience <= 0 {
+		o.Patience = DefaultPatience
 	}
 	b, err := findBuild(ctx, store.Pool(), name, o.Build)
 	if err != nil {

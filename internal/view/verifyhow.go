@@ -14,11 +14,6 @@ import (
 // snapshotTx is a transaction that sees one moment and writes only scratch tables.
 var snapshotTx = pgx.TxOptions{IsoLevel: pgx.RepeatableRead}
 
-// numberedLimit is how long is waited for the numbers of events that are
-// committed. A daemon gives them in milliseconds; behind a large transaction it
-// takes longer.
-const numberedLimit = 30 * time.Second
-
 // endLimit is how long the end of a transaction may take when its context is over.
 const endLimit = 5 * time.Second
 
@@ -114,7 +109,7 @@ func (v *verification) unnumbered(ctx context.Context, tx pgx.Tx, b buildRow) (s
 		return span{}, fmt.Errorf("wait until the events are numbered: %w", err)
 	}
 	defer conn.Release()
-	bounded, cancel := context.WithTimeout(ctx, numberedLimit)
+	bounded, cancel := context.WithTimeout(ctx, v.options.Patience)
 	defer cancel()
 	err = eventstore.Barrier(bounded, conn)
 	var nobody *eventstore.BarrierError
