@@ -64,7 +64,8 @@ func upcastSQL(e intent.EventType) ([]string, error) {
 		name := "es." + intent.Quote(upcastName(e, from))
 		all = append(all,
 			fmt.Sprintf("create or replace function %s(%s) returns jsonb language sql stable return %s", name, upcastParams, body),
-			fmt.Sprintf("comment on function %s is %s", name, intent.Literal(fmt.Sprintf("%s from schema %d", e.Name, from))))
+			fmt.Sprintf("comment on function %s is %s", name, intent.Literal(fmt.Sprintf("%s from schema %d", e.Name, from))),
+			fmt.Sprintf("grant execute on function %s to es_writer, es_reader, es_view", name)) // as es.upcast, whose caller calls it
 	}
 	return all, nil
 }

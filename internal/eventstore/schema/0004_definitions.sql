@@ -153,5 +153,6 @@ exception when lock_not_available or deadlock_detected then
   null;
 end $$;
 
+grant execute on function es.no_data(text, int, jsonb) to es_writer, es_reader, es_view;
 grant execute on function es.upcast(text, int, jsonb, jsonb, text, timestamptz) to es_writer, es_reader, es_view;
 grant execute on function es.state(text, bigint, timestamptz) to es_writer, es_reader;
