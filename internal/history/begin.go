@@ -291,7 +291,16 @@ func (l *life) states(ctx context.Context) (map[string]cdc.TopicState, error) {
 	for i, s := range specs {
 		names[i] = s.Name
 	}
-	return l.client.Topics(ctx, names...)
+	states, err := l.client.Topics(ctx, names...)
+	if err != nil {
+		return nil, err
+	}
+	for name, s := range states {
+		if s.Partitions > 0 && len(s.Config) == 0 { // its settings are asked for behind its partitions
+			return nil, fmt.Errorf("topic %q was deleted while it was looked at", name)
+		}
+	}
+	return states, nil
 }
 
 // lost refuses a topic that was written and is no more, or is another one.
@@ -406,7 +415,6 @@ func (l *life) settle(ctx context.Context) error {
 	for name := range l.categories { // recorded: the next life finds them by themselves
 		delete(l.p.found, name)
 	}
-	l.w.Mark(l.markOf(at))
 	return nil
 }
 

@@ -171,7 +171,10 @@ func (l *life) mark() {
 }
 
 func (l *life) markOf(p place) sink.Mark {
-	return sink.Mark{Position: cdc.Position{Tx: cdc.LSN(p.pos)}, End: cdc.LSN(p.pos), CommitTime: p.at.UnixMicro()}
+	return sink.Mark{
+		Position: cdc.Position{Tx: cdc.LSN(p.pos)}, End: cdc.LSN(p.pos), CommitTime: p.at.UnixMicro(),
+		Recorded: cdc.LSN(l.progress.Position),
+	}
 }
 
 // keepHouse is everything that is not done per event.
@@ -197,7 +200,9 @@ func (l *life) keepHouse(ctx context.Context, now time.Time) error {
 
 // advance takes over what was acknowledged.
 func (l *life) advance() {
-	acked := int64(l.w.Acked().End)
+	newest := l.w.Acked()
+	acked := int64(newest.End)
+	l.recorded = int64(newest.Recorded)
 	n := 0
 	for n < len(l.places) && l.places[n].pos <= acked {
 		l.acked = l.places[n]
@@ -231,6 +236,7 @@ func (l *life) putProgress(at place, released bool) error {
 		return fmt.Errorf("write progress record: %w", err)
 	}
 	l.progress, l.wrote = next, now
+	l.w.Mark(l.markOf(l.read))
 	return nil
 }
 
@@ -284,6 +290,10 @@ func (l *life) show() {
 // watch publishes how far the acknowledgements are.
 func (l *life) watch(now time.Time) {
 	buffered := l.w.Stats().Buffered
+	var behind time.Time
+	if len(l.places) > 0 {
+		behind = l.places[0].at
+	}
 	l.p.mu.Lock()
 	defer l.p.mu.Unlock()
 	s, v := &l.p.status, l.p.now
@@ -293,5 +303,5 @@ func (l *life) watch(now time.Time) {
 	case v.waited.IsZero() || s.Position != l.acked.pos:
 		v.waited = now
 	}
-	s.Position, s.Recorded, v.ackOf = l.acked.pos, l.progress.Position, l.acked.at
+	s.Position, s.Recorded, v.behind = l.acked.pos, l.recorded, behind
 }

@@ -23,6 +23,8 @@ import (
 	"cdc/internal/sink"
 )
 
+var discard = slog.New(slog.DiscardHandler)
+
 // waitLimit bounds every wait of the tests.
 const waitLimit = 90 * time.Second
 

@@ -37,6 +37,7 @@ type life struct {
 	places   []place // marked and not acknowledged, oldest first
 	acked    place
 	progress Progress // as last written
+	recorded int64    // its position, as last acknowledged
 	wrote    time.Time
 	limit    int  // events in the next reading of the log
 	caughtUp bool // streaming

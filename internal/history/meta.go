@@ -3,6 +3,7 @@ package history
 import (
 	"bytes"
 	"encoding/json"
+	"unicode/utf8"
 
 	"cdc/internal/intent"
 )
@@ -57,6 +58,10 @@ func splitMeta(meta, dst []byte) why {
 func text(value []byte, into *string) bool {
 	if value[0] != '"' || len(value) == 2 {
 		return false
+	}
+	if inner := value[1 : len(value)-1]; bytes.IndexByte(inner, '\\') < 0 && utf8.Valid(inner) {
+		*into = string(inner)
+		return true
 	}
 	return json.Unmarshal(value, into) == nil
 }

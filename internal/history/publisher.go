@@ -37,7 +37,7 @@ type Publisher struct {
 type view struct {
 	writer *sink.Writer
 	waited time.Time // since when records wait and none was acknowledged; zero: none wait
-	ackOf  time.Time // time of the last event acknowledged
+	behind time.Time // time of the oldest events not acknowledged; zero: none wait
 }
 
 // Status is how a publication stands.
@@ -61,7 +61,7 @@ type Status struct {
 	Lives     uint64
 
 	BufferedBytes int64
-	LagSeconds    float64       // age of the newest event acknowledged while younger ones wait, 0 when caught up
+	LagSeconds    float64       // age of the oldest events that wait for an acknowledgement, 0 when none do
 	AckLatency    time.Duration // of the newest acknowledged request
 	Acks          cdc.Latency
 }
@@ -173,8 +173,8 @@ func (p *Publisher) Status() Status {
 	st := v.writer.Stats()
 	s.Bytes += st.Bytes
 	s.BufferedBytes, s.AckLatency, s.Acks = st.Buffered, st.LastAck, st.Acks
-	if s.Position < s.Head && !v.ackOf.IsZero() {
-		s.LagSeconds = max(0, time.Since(v.ackOf).Seconds())
+	if !v.behind.IsZero() {
+		s.LagSeconds = max(0, time.Since(v.behind).Seconds())
 	}
 	if !v.waited.IsZero() && st.Buffered > 0 && s.Stalled == "" {
 		if d := time.Since(v.waited); d > stalledAfter {

@@ -9,7 +9,7 @@ import (
 	"cdc/internal/intent"
 )
 
-// Headers of a record, in their order; behind them comes cdc.StampHeader. Values are
+// Headers of a record, in their order; cdc.StampHeader comes before them. Values are
 // text. The last four are there where the event has them.
 const (
 	headerID          = "id"
