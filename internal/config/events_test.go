@@ -155,6 +155,13 @@ func TestEventFaults(t *testing.T) {
 		{"personal", withEvents(`events: {x: {stream: a, personal: {subject: s}}}`), []string{`c.yaml:6:29: pipelines.intents.events[x].personal: erasure is not in this version: remove the key`}},
 		{"no value for an event", withEvents(`events:`, `  x:`), []string{`c.yaml:7:9: pipelines.intents.events[x]: has no value: write keys with values, or leave the key out for its default`}},
 		{"text for an event", withEvents(`events: {x: "a/{b}"}`), []string{`c.yaml:6:17: pipelines.intents.events[x]: want keys with values, found a single value`}},
+		{"what cannot be read is missing to nobody", withEvents(`undeclared: refuse`, `events: {x: {stream: a, data: [n]}, y: []}`, `state: {a: {when: {x: ":n", y: ":state"}}}`,
+			`views: {v: {mode: async, table: "n int", when: {x: "delete from v where n = :n"}}, w: x}`,
+			`reactions: {r: {after: w, when: y, append: "select :n"}, s: {after: w, when: x, append: "select 'y' as type"}}`), []string{
+			`c.yaml:7:35: pipelines.intents.events[x].data: want keys with values, found a list`,
+			`c.yaml:7:44: pipelines.intents.events[y]: want keys with values, found a list`,
+			`c.yaml:9:91: pipelines.intents.views[w]: want keys with values, found a single value`,
+		}},
 		{"list for views", withEvents(`views: [a]`), []string{`c.yaml:6:12: pipelines.intents.views: want keys with values, found a list`}},
 		{"type of a field, near", withEvents(`events: {x: {stream: a, data: {a: strng, b: "tme?"}}}`), []string{
 			`c.yaml:6:39: pipelines.intents.events[x].data[a]: "strng" is not one of string, int, number, bool, time, date, uuid, json, with a ? behind it where the field may be missing; did you mean "string"?`,

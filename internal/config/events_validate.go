@@ -28,7 +28,7 @@ func (v *validator) events(path string, p *Pipeline, o *outline) {
 	for _, f := range definitions.Validate() {
 		at := join(path, f.Path)
 		switch {
-		case known[at]:
+		case known[at] || v.follows(path, f.Path):
 		case v.at[at].env: // the message may repeat the value
 			v.fault(at, "the value from the environment is not valid here: write it into the file to see why")
 			known[at] = true
@@ -36,6 +36,17 @@ func (v *validator) events(path string, p *Pipeline, o *outline) {
 			v.fault(at, "%s", f.Text)
 		}
 	}
+}
+
+// follows says that a fault may follow from one that decoding found: what could
+// not be read is missing to those who use it.
+func (v *validator) follows(path, of string) bool {
+	for _, g := range v.decoding {
+		if within(g.Path, path+".events") && !within(of, "events") || within(g.Path, path+".views") && strings.HasSuffix(of, ".after") {
+			return true
+		}
+	}
+	return false
 }
 
 // eventType judges what the definition made of it has lost.
