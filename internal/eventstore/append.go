@@ -60,6 +60,25 @@ func appendTo(ctx context.Context, q querier, batches []intent.Batch) (intent.Re
 	return r, nil
 }
 
+// CloseStream ends a stream that has the expected version: nothing is appended to
+// it any more. Of a stream that is closed already it says nothing; ErrNotFound where
+// there is none.
+func (s *Store) CloseStream(ctx context.Context, stream string, expect intent.Expect) error {
+	if _, err := s.pool.Exec(ctx, "select es.close($1, $2)", stream, expected(expect)); err != nil {
+		return fmt.Errorf("close stream %q: %w", stream, typed(err))
+	}
+	return nil
+}
+
+// expected is an expected version as es.append takes it.
+func expected(x intent.Expect) *int64 {
+	if x == intent.Any {
+		return nil
+	}
+	n := int64(x)
+	return &n
+}
+
 // arguments turns batches into the arrays of es.append.
 func arguments(batches []intent.Batch) ([]any, error) {
 	n := 0
@@ -79,12 +98,7 @@ func arguments(batches []intent.Batch) ([]any, error) {
 	)
 	for _, b := range batches {
 		streams = append(streams, b.Stream)
-		var x *int64
-		if b.Expect != intent.Any {
-			v := int64(b.Expect)
-			x = &v
-		}
-		expect = append(expect, x)
+		expect = append(expect, expected(b.Expect))
 		for _, e := range b.Events {
 			if e.ID.IsZero() {
 				return nil, &intent.InvalidError{Path: "id", Text: fmt.Sprintf("an event for stream %q has no id", b.Stream)}

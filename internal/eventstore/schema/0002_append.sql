@@ -284,7 +284,8 @@ begin
   token := ev_id[1];
   if cardinality(streams) = 1 and cardinality(ev_id) = 1 and token is not null and ev_stream[1] = s and (x is null or x >= -1)
      and cardinality(expect) = 1 and cardinality(ev_stream) = 1 and cardinality(ev_type) = 1 and cardinality(ev_data) = 1
-     and coalesce(cardinality(ev_meta), 1) = 1 and coalesce(cardinality(ev_schema), 1) = 1 and coalesce(cardinality(ev_subjects), 1) = 1 then
+     and coalesce(cardinality(ev_meta), 1) = 1 and coalesce(cardinality(ev_schema), 1) = 1 and coalesce(cardinality(ev_subjects), 1) = 1
+     and coalesce(array_ndims(ev_meta), 1) = 1 and coalesce(array_ndims(ev_schema), 1) = 1 and coalesce(array_ndims(ev_subjects), 1) = 1 then
     select m.max_event, m.undeclared, (select d.schema from es.declared d where d.type = ty), exists (select from es.event e where e.id = token)
       into most, free, known, again from es.meta m;
     if not again then
