@@ -11,5 +11,8 @@ func TestMain(m *testing.M) {
 	if os.Getenv(childVariable) != "" {
 		os.Exit(runChild())
 	}
+	if os.Getenv(coordinatorVariable) != "" {
+		os.Exit(runCoordinator())
+	}
 	cdctest.Main(m)
 }
