@@ -5,9 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"cdc/internal/cdc"
@@ -113,13 +117,13 @@ func TestInstallOnlyWhatDiffers(t *testing.T) {
 }
 
 // TestGeneratedFunctionsAreNobodysElse: users reach them through es.append and
-// es.state alone.
+// es.state alone. Steps of upcasts they may call, as es.upcast does for them.
 func TestGeneratedFunctionsAreNobodysElse(t *testing.T) {
 	t.Parallel()
 	s, db := newStore(t, "")
 	install(t, s, university())
 	if rows := db.Query(t, `select proname, pg_get_userbyid(proowner), proacl from pg_proc where pronamespace = 'es'::regnamespace and proname ~ ' '
-		and (proowner <> 'es_owner'::regrole or has_function_privilege('es_writer', oid, 'execute') or has_function_privilege('es_reader', oid, 'execute'))`); len(rows) > 0 {
+		and (proowner <> 'es_owner'::regrole or proname !~ '^upcast ' and (has_function_privilege('es_writer', oid, 'execute') or has_function_privilege('es_reader', oid, 'execute')))`); len(rows) > 0 {
 		t.Errorf("got %v", rows)
 	}
 }
@@ -351,6 +355,61 @@ func TestDetailHasThePath(t *testing.T) {
 		t.Errorf("got %+v", err)
 	}
 }
+
+// TestDatesAndTimesAreWhatPostgresReads: of texts near the rules, those that are
+// taken can be read, and the days are those of Go's calendar.
+func TestDatesAndTimesAreWhatPostgresReads(t *testing.T) {
+	t.Parallel()
+	s, _ := newStore(t, "")
+	ctx := testContext(t)
+	seed := rand.Uint64()
+	r := rand.New(rand.NewPCG(seed, 0))
+	var texts []string
+	for range 4000 {
+		day := fmt.Sprintf("%04d-%02d-%02d", []int{0, 1, 1900, 2000, 2023, 2024, 2100, 9999, r.IntN(10000)}[r.IntN(9)], r.IntN(14), r.IntN(33))
+		text := []byte(day)
+		if r.IntN(2) == 0 {
+			text = fmt.Appendf(text, "%c%02d:%02d:%02d%s%s", "Tt "[r.IntN(3)], r.IntN(25), r.IntN(62), r.IntN(63),
+				[]string{"", ".5", ".123456789", ".", ".1234567890"}[r.IntN(5)], []string{"Z", "z", "", fmt.Sprintf("+%02d:%02d", r.IntN(18), r.IntN(62)), "-15:59"}[r.IntN(5)])
+		}
+		if r.IntN(8) == 0 {
+			text[r.IntN(len(text))] = "0129-:TZ+ .x"[r.IntN(12)]
+		}
+		texts = append(texts, string(text))
+	}
+	rows, err := s.pool.Query(ctx, "select x, es.is_date(x), es.is_time(x), case when es.is_date(x) or es.is_time(x) then x::timestamptz is not null end from unnest($1::text[]) x", texts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text string
+	var date, at bool
+	var read *bool
+	dates, times := 0, 0
+	if _, err := pgx.ForEachRow(rows, []any{&text, &date, &at, &read}, func() error {
+		day, err := time.Parse("2006-01-02", text)
+		if want := err == nil && day.Year() > 0; date != want {
+			t.Errorf("seed %d: %q: got a date: %t, want %t", seed, text, date, want)
+		}
+		if date {
+			dates++
+		}
+		if at {
+			times++
+		}
+		if at && !isTime.MatchString(text) {
+			t.Errorf("seed %d: %q is taken as a time", seed, text)
+		}
+		return nil
+	}); err != nil {
+		t.Fatalf("seed %d: behind %q: %v", seed, text, err)
+	}
+	if dates < 100 || times < 20 {
+		t.Errorf("seed %d: %d dates and %d times were taken: the test saw little", seed, dates, times)
+	}
+}
+
+// isTime is the shape of RFC 3339, without its calendar.
+var isTime = regexp.MustCompile(`^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$`)
 
 func TestUpcast(t *testing.T) {
 	t.Parallel()
