@@ -13,7 +13,9 @@ import (
 	"cdc/internal/cdc"
 	"cdc/internal/compaction"
 	"cdc/internal/config"
-	"cdc/internal/pipeline"
+	"cdc/internal/eventlog"
+	"cdc/internal/eventpipe"
+	"cdc/internal/eventstore"
 	"cdc/internal/sink"
 	"cdc/internal/source"
 )
@@ -79,21 +81,54 @@ func check(ctx context.Context, cfg *config.Config) []finding {
 	}
 	for _, name := range cfg.PipelineNames() {
 		p := cfg.Pipelines[name]
-		ofSource := checkSource(ctx, name, sourceConfig(cfg, p, quiet))
-		found = append(found, ofSource...)
-		if !reachable {
-			continue
+		found = append(found, checkPipeline(ctx, cfg, p, sc, reachable)...)
+	}
+	return found
+}
+
+func checkPipeline(ctx context.Context, cfg *config.Config, p *config.Pipeline, sc sink.Config, reachable bool) []finding {
+	from := sourceConfig(cfg, p, discard())
+	var found []finding
+	if p.Mode == config.ModeEvents {
+		from = eventlog.SourceConfig(from)
+		if found = checkEvents(ctx, cfg, p); len(found) > 0 && found[0].Result == "error" {
+			return found // without a store there is nothing to look at
 		}
-		_, steps, err := pipeline.Topics(ctx, pipelineConfig(cfg, p, sc, quiet), false)
-		if err != nil {
-			// The same table, or the same Postgres, may have been at fault above.
-			known := slices.ContainsFunc(ofSource, func(f finding) bool { return f.Result == "error" })
-			if f := fault(name, err, ""); !slices.Contains(ofSource, f) && (cdc.IsTerminal(err) || !known) {
-				found = append(found, f)
-			}
-			continue
+	}
+	found = append(found, checkSource(ctx, p.Name, from)...)
+	if !reachable {
+		return found
+	}
+	_, steps, err := planTopics(ctx, cfg, p, sc, false)
+	if err != nil {
+		// The same table, or the same Postgres, may have been at fault above.
+		known := slices.ContainsFunc(found, func(f finding) bool { return f.Result == "error" })
+		if f := fault(p.Name, err, ""); !slices.Contains(found, f) && (cdc.IsTerminal(err) || !known) {
+			found = append(found, f)
 		}
-		found = append(found, finding{Pipeline: name, Result: "ok", What: describeSteps(steps)})
+		return found
+	}
+	return append(found, finding{Pipeline: p.Name, Result: "ok", What: describeSteps(steps)})
+}
+
+// checkEvents looks at the event store and at what the configuration defines in it.
+// Where the store itself is at fault that is the first finding.
+func checkEvents(ctx context.Context, cfg *config.Config, p *config.Pipeline) []finding {
+	store, err := eventstore.Open(ctx, eventstore.Config{URL: cfg.PostgresFor(p).URL, Logger: discard()})
+	if err != nil {
+		return []finding{fault(p.Name, err, "Start Postgres, or correct postgres.url in the configuration.")}
+	}
+	defer store.Close()
+	found := []finding{{Pipeline: p.Name, Result: "ok", What: fmt.Sprintf("schema es is of version %d", eventstore.Version)}}
+	faults, err := eventpipe.Check(ctx, store, p.Definitions())
+	for _, f := range faults {
+		found = append(found, finding{Pipeline: p.Name, Result: "error", What: f.Path + ": " + f.Text, Mend: "Correct it in the configuration."})
+	}
+	switch {
+	case err != nil:
+		found = append(found, fault(p.Name, err, ""))
+	case len(faults) == 0:
+		found = append(found, finding{Pipeline: p.Name, Result: "ok", What: "event types, folds, views and reactions can be installed as they are defined"})
 	}
 	return found
 }

@@ -17,8 +17,9 @@ func newDropCommand(g *globals) *cobra.Command {
 		Use:   "drop PIPELINE",
 		Short: "Remove a pipeline's slot, publication and progress; its topics stay",
 		Long: `Drop removes what a pipeline keeps beside its topics: the replication slot, the publication and the progress topic.
-Afterwards the slot holds no WAL any more, and the next start copies the tables again; keys that are gone by then are tombstoned.
-The pipeline must not be running.`,
+Afterwards the slot holds no WAL any more. The next start of a pipeline of rows copies the tables again, and keys that are
+gone by then are tombstoned; that of a pipeline of events numbers what came meanwhile and writes what the topics lack: the
+store itself, schema es, is not touched. The pipeline must not be running.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			cfg, log, err := g.load(cmd)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -93,10 +94,38 @@ func notes(p cdc.Status, now time.Time) []string {
 	if p.DeadLetters > 0 {
 		list = append(list, fmt.Sprintf("%d records went to the dead-letter topic", p.DeadLetters))
 	}
+	if p.Log != nil {
+		list = append(list, logNote(p.Log, now))
+	}
 	if p.State == cdc.StateSnapshot && len(p.Snapshot) > 0 {
 		list = append(list, snapshotNote(p, now))
 	}
 	return list
+}
+
+// logNote tells how far the parts of a pipeline of events are.
+func logNote(l *cdc.LogStatus, now time.Time) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "log at position %d, published to %d", l.Head, l.Published)
+	tw := tabwriter.NewWriter(&b, 0, 4, 2, ' ', 0)
+	for _, part := range l.Parts {
+		position := "-"
+		if part.Position > 0 {
+			position = strconv.FormatInt(part.Position, 10)
+		}
+		fmt.Fprintf(tw, "\n%s\t%s\t%s", part.Name, part.State, position)
+		if part.Error != "" {
+			fmt.Fprintf(tw, "\t%s", part.Error)
+			if !part.RetryAt.IsZero() {
+				fmt.Fprintf(tw, "; tried again in %s", max(0, part.RetryAt.Sub(now)).Round(time.Second))
+			}
+			if part.Mend != "" {
+				fmt.Fprintf(tw, "\n\t\t\t%s", part.Mend)
+			}
+		}
+	}
+	_ = tw.Flush() // a Builder takes everything
+	return b.String()
 }
 
 // snapshotNote tells how far each table is, and for all of them how long it will

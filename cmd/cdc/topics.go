@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -8,7 +9,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cdc/internal/cdc"
+	"cdc/internal/compaction"
+	"cdc/internal/config"
+	"cdc/internal/eventpipe"
+	"cdc/internal/eventstore"
+	"cdc/internal/history"
 	"cdc/internal/pipeline"
+	"cdc/internal/sink"
 )
 
 // topicPlan is the plan of one topic, as `cdc topics -o json` prints it.
@@ -31,7 +39,7 @@ It prints what is to be done and changes nothing; --apply does it. A topic that 
 to its records is refused, with the reason and the command that mends it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			cfg, log, err := g.load(cmd)
+			cfg, _, err := g.load(cmd)
 			if err != nil {
 				return err
 			}
@@ -42,7 +50,7 @@ to its records is refused, with the reason and the command that mends it.`,
 			defer func() { err = errors.Join(err, done()) }()
 			var plans []topicPlan
 			for _, name := range cfg.PipelineNames() {
-				specs, steps, err := pipeline.Topics(cmd.Context(), pipelineConfig(cfg, cfg.Pipelines[name], sc, log), apply)
+				specs, steps, err := planTopics(cmd.Context(), cfg, cfg.Pipelines[name], sc, apply)
 				if err != nil {
 					return surroundings(fmt.Errorf("pipeline %s: %w", name, err))
 				}
@@ -62,6 +70,24 @@ to its records is refused, with the reason and the command that mends it.`,
 	}
 	cmd.Flags().BoolVar(&apply, "apply", false, "carry the steps out")
 	return cmd
+}
+
+// planTopics plans the topics of a pipeline of either mode, and with apply brings
+// them in order.
+func planTopics(ctx context.Context, cfg *config.Config, p *config.Pipeline, sc sink.Config, apply bool) ([]cdc.TopicSpec, []compaction.Step, error) {
+	if p.Mode == config.ModeCDC {
+		return pipeline.Topics(ctx, pipelineConfig(cfg, p, sc, discard()), apply)
+	}
+	store, err := eventstore.Open(ctx, eventstore.Config{URL: cfg.PostgresFor(p).URL, Logger: discard()})
+	if err != nil {
+		return nil, nil, err
+	}
+	defer store.Close()
+	hc, err := eventpipe.Publication(ctx, store, eventsConfig(cfg, p, sc, discard()))
+	if err != nil {
+		return nil, nil, err
+	}
+	return history.Topics(ctx, hc, apply)
 }
 
 func writeTopics(w io.Writer, plans []topicPlan) error {

@@ -92,13 +92,19 @@ func New(cfg Config) *Numberer {
 	if cfg.Head == nil {
 		cfg.Head = eventstore.NewHead()
 	}
-	cfg.Source.Include = []string{Table}
-	cfg.Source.Exclude, cfg.Source.Key = nil, nil
-	cfg.Source.Messages = []string{eventstore.BarrierPrefix}
+	cfg.Source = SourceConfig(cfg.Source)
 	if cfg.Source.Logger == nil {
 		cfg.Source.Logger = cfg.Logger
 	}
 	return &Numberer{cfg: cfg, log: cfg.Logger.With("slot", cfg.Source.Slot), status: Status{State: cdc.StateStopped, Since: time.Now()}}
+}
+
+// SourceConfig is how a Numberer reads a database: the events, and the messages of
+// barriers.
+func SourceConfig(c source.Config) source.Config {
+	c.Include, c.Exclude, c.Key = []string{Table}, nil, nil
+	c.Messages = []string{eventstore.BarrierPrefix}
+	return c
 }
 
 // Run is one life: it waits for the slot, numbers what is missing and follows the

@@ -140,6 +140,9 @@ func (p *Pipeline) open(ctx context.Context) (_ *works, err error) {
 	if w.app, err = eventstore.Open(ctx, eventstore.Config{URL: p.cfg.Source.URL, Role: eventstore.RoleWriter, Logger: p.log}); err != nil {
 		return nil, err
 	}
+	if err := twoPhase(ctx, w.store, p.cfg.Definitions); err != nil {
+		return nil, err
+	}
 	installed, err := Install(ctx, w.store, p.cfg.Definitions)
 	if err != nil {
 		return nil, err
