@@ -66,22 +66,27 @@ func (c *code) batchSQL(after, to string) string {
 		after, to, upcast, c.typeList(), batchPositions, batchBytes)
 }
 
-// callSQL is the call of a schema's apply with the wanted rows of batchSQL, which
-// the caller selects from. Arrays that no statement uses are not made.
-func (c *code) callSQL(schema string) string {
+// arrays are the arguments of apply, of the wanted rows of batchSQL, which the caller
+// selects from. Those that no statement uses are null.
+func (c *code) arrays() []string {
 	args := make([]string, len(variables))
 	for i, v := range variables {
 		switch v.param {
 		case intent.ParamPos, intent.ParamID, intent.ParamType:
 		default:
 			if !c.uses(v.param) {
-				args[i] = "null"
+				args[i] = "null::" + v.sql + "[]"
 				continue
 			}
 		}
 		args[i] = "array_agg(" + v.param + ") filter (where wanted)"
 	}
-	return schema + ".apply(" + strings.Join(args, ", ") + ")"
+	return args
+}
+
+// callSQL is the call of a schema's apply with them.
+func (c *code) callSQL(schema string) string {
+	return schema + ".apply(" + strings.Join(c.arrays(), ", ") + ")"
 }
 
 // stepSQL applies the next batch of a build in the store's own database: build $1,

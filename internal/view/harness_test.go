@@ -45,7 +45,12 @@ func openIn(t testing.TB, db *cdctest.DB) *eventstore.Store {
 	if _, err := eventstore.Init(ctx, db.URL, eventstore.InitOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	store, err := eventstore.Open(ctx, eventstore.Config{URL: db.URL, MaxConns: 20})
+	return openAs(t, db.URL)
+}
+
+func openAs(t testing.TB, url string) *eventstore.Store {
+	t.Helper()
+	store, err := eventstore.Open(testContext(t), eventstore.Config{URL: url, MaxConns: 20})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,12 +3,14 @@ package view
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"cdc/internal/eventstore"
 	"cdc/internal/intent"
@@ -34,7 +36,7 @@ func (e *UnknownColumnError) Error() string {
 
 // Rows gives rows of the live view as JSON objects, in the order of the primary key
 // where it has one: those whose columns have the values of where, each compared as
-// the column's type. limit 0 is MaxRows. It is for views in the store's database;
+// the column's type (an InvalidError where it is none). limit 0 is MaxRows. It is for views in the store's database;
 // Runner.Rows reads others too. ErrNoView where none is live.
 func Rows(ctx context.Context, store *eventstore.Store, view string, where map[string]string, limit int, fn func(json.RawMessage) error) error {
 	return readRows(ctx, store, nil, view, where, limit, fn)
@@ -50,11 +52,20 @@ func readRows(ctx context.Context, store *eventstore.Store, databases map[string
 	if err != nil {
 		return err
 	}
-	conn, release, err := connectFor(ctx, store.Pool(), intent.View{Database: urlOf(b, databases)})
-	if err != nil {
-		return fmt.Errorf("read view %s: %w", view, err)
+	var conn *pgx.Conn
+	if b.database != "" {
+		if conn, err = connectThere(ctx, b, databases[b.database]); err != nil {
+			return err
+		}
+		defer closeConn(conn)
+	} else {
+		pooled, err := store.Pool().Acquire(ctx)
+		if err != nil {
+			return fmt.Errorf("read view %s: connect: %w", view, err)
+		}
+		defer pooled.Release()
+		conn = pooled.Conn()
 	}
-	defer release()
 	tx, err := conn.BeginTx(ctx, pgx.TxOptions{AccessMode: pgx.ReadOnly})
 	if err != nil {
 		return fmt.Errorf("read view %s: begin: %w", view, err)
@@ -69,7 +80,7 @@ func readRows(ctx context.Context, store *eventstore.Store, databases map[string
 	}
 	rows, err := tx.Query(ctx, text, args...)
 	if err != nil {
-		return fmt.Errorf("read view %s: %w", view, err)
+		return readError(view, err)
 	}
 	var row []byte
 	var stop error
@@ -81,18 +92,19 @@ func readRows(ctx context.Context, store *eventstore.Store, databases map[string
 	case stop != nil:
 		return stop
 	case err != nil:
-		return fmt.Errorf("read view %s: %w", view, err)
+		return readError(view, err)
 	}
 	return nil
 }
 
-// urlOf is the URL of the database that holds the build; where none is configured,
-// its name, with which connecting fails in words.
-func urlOf(b buildRow, databases map[string]string) string {
-	if url := databases[b.database]; url != "" {
-		return url
+// readError makes a value that is none of its column's type, or a type that cannot be
+// compared, an error of the asker.
+func readError(view string, err error) error {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && (strings.HasPrefix(pg.Code, "22") || pg.Code == "42883") {
+		return &intent.InvalidError{Text: fmt.Sprintf("read view %s: %s", view, pg.Message)}
 	}
-	return b.database
+	return fmt.Errorf("read view %s: %w", view, err)
 }
 
 // rowsSQL is the query of Rows. Columns are checked against the catalogue and

@@ -3,7 +3,8 @@ package view
 import (
 	"context"
 	"fmt"
-	"time"
+	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -43,22 +44,29 @@ type remote struct {
 	id    intent.ID // of the store
 	hook  func(string)
 
-	conn *pgx.Conn // nil: not connected
-	held batch
-	read string // of readSQL
+	conn  *pgx.Conn // nil: not connected
+	read  string    // of readSQL
+	apply string
 }
 
 func newRemote(store *eventstore.Store, c *code, b buildRow, url string, hook func(string)) *remote {
-	return &remote{store: store, code: c, build: b, url: url, hook: hook, read: c.readSQL()}
+	return &remote{store: store, code: c, build: b, url: url, hook: hook, read: c.readSQL(),
+		apply: "select " + b.schema() + ".apply($1, $2, $3, $4, $5, $6, $7, $8, $9)"}
 }
 
-// readSQL is the next batch behind $1 and up to $2, to be held here. Of events the
-// view has no statement for, only the position comes.
+// readSQL is the next batch behind $1 and up to $2 in one row: the last position, as
+// text, and the arrays of apply.
 func (c *code) readSQL() string {
-	return `select pos, wanted, id, stream, version, type, schema,
-	case when wanted then data::text else '' end, case when wanted then meta::text else '' end, at
-	from (` + c.batchSQL("$1::bigint", "$2::bigint") + `) b order by pos`
+	return `select max(pos)::text, ` + strings.Join(c.arrays(), ", ") + ` from (` + c.batchSQL("$1::bigint", "$2::bigint") + `) b`
 }
+
+// arrayTypes are the OIDs of apply's parameters (pg_type.dat), the same in every
+// server: int8[], uuid[], text[], int8[], text[], int4[], jsonb[], jsonb[],
+// timestamptz[].
+var arrayTypes = []uint32{1016, 2951, 1009, 1016, 1009, 1007, 3807, 3807, 1185}
+
+// binaryFormat is the format of every parameter and column, for the wire.
+var binaryFormat = []int16{1}
 
 // connect connects where there is no connection, and reads the store's id once.
 func (r *remote) connect(ctx context.Context) error {
@@ -106,9 +114,10 @@ func (r *remote) tell(ctx context.Context, pos int64) error {
 	return nil
 }
 
-// step applies the next batch there, in one transaction with the position.
+// step applies the next batch there, in one transaction with the position. The
+// events pass through as the one server sent them and the other takes them.
 func (r *remote) step(ctx context.Context, pos, to int64) (int64, error) {
-	next, err := r.fetch(ctx, pos, to)
+	next, arrays, err := r.fetch(ctx, pos, to)
 	if err != nil || next == pos {
 		return pos, err
 	}
@@ -128,7 +137,7 @@ func (r *remote) step(ctx context.Context, pos, to int64) (int64, error) {
 		return pos, nil // another moved it: position tells where to
 	}
 	r.hook(HookBeforeApply)
-	if err := r.held.apply(ctx, tx, r.build.schema()); err != nil {
+	if _, err := r.conn.PgConn().ExecParams(ctx, r.apply, arrays, arrayTypes, binaryFormat, binaryFormat).Close(); err != nil {
 		return pos, r.code.failure(err)
 	}
 	r.hook(HookApplied)
@@ -139,35 +148,29 @@ func (r *remote) step(ctx context.Context, pos, to int64) (int64, error) {
 	return next, r.tell(ctx, next)
 }
 
-// fetch holds the next batch and returns its last position.
-func (r *remote) fetch(ctx context.Context, after, to int64) (int64, error) {
-	rows, err := r.store.Pool().Query(ctx, r.read, after, to)
+// fetch reads the next batch: its last position and the arrays of apply.
+func (r *remote) fetch(ctx context.Context, after, to int64) (last int64, arrays [][]byte, err error) {
+	conn, err := r.store.Pool().Acquire(ctx)
 	if err != nil {
-		return after, fmt.Errorf("read the log behind position %d: %w", after, err)
+		return after, nil, fmt.Errorf("read the log: %w", err)
 	}
-	var pos, version int64
-	var wanted bool
-	var id [16]byte
-	var stream, kind, data, meta string
-	var schema int32
-	var at time.Time
-	r.held.reset()
-	last := after
-	_, err = pgx.ForEachRow(rows, []any{&pos, &wanted, &id, &stream, &version, &kind, &schema, &data, &meta, &at}, func() error {
-		last = pos
-		if !wanted {
-			return nil
-		}
-		b := &r.held
-		b.pos, b.id, b.stream = append(b.pos, pos), append(b.id, id), append(b.stream, stream)
-		b.version, b.kind, b.schema = append(b.version, version), append(b.kind, kind), append(b.schema, schema)
-		b.data, b.meta, b.at = append(b.data, data), append(b.meta, meta), append(b.at, at)
-		return nil
-	})
-	if err != nil {
-		return after, fmt.Errorf("read the log behind position %d: %w", after, err)
+	defer conn.Release()
+	bounds := [][]byte{strconv.AppendInt(nil, after, 10), strconv.AppendInt(nil, to, 10)}
+	result := conn.Conn().PgConn().ExecParams(ctx, r.read, bounds, nil, nil, binaryFormat).Read()
+	if result.Err != nil {
+		return after, nil, fmt.Errorf("read the log behind position %d: %w", after, result.Err)
 	}
-	return last, nil
+	if len(result.Rows) != 1 || len(result.Rows[0]) != 1+len(variables) {
+		return after, nil, fmt.Errorf("read the log behind position %d: the server sent %d rows", after, len(result.Rows))
+	}
+	row := result.Rows[0]
+	if row[0] == nil {
+		return after, nil, nil
+	}
+	if last, err = strconv.ParseInt(string(row[0]), 10, 64); err != nil {
+		return after, nil, fmt.Errorf("read the log behind position %d: %w", after, err)
+	}
+	return last, row[1:], nil
 }
 
 // close ends the connection there.
