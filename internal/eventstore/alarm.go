@@ -26,7 +26,7 @@ type Alarm struct {
 // Alarms lists the alarms nobody has acknowledged, oldest first; with all, every
 // one. The login must be es_owner.
 func (s *Store) Alarms(ctx context.Context, all bool) ([]Alarm, error) {
-	rows, err := s.pool.Query(ctx, "select id, lsn, tx, operation, event, at, acknowledged from es.alarm where $1 or acknowledged is null order by id", all)
+	rows, err := s.pool.Query(ctx, "select id, (lsn - '0/0')::bigint, tx, operation, event, at, acknowledged from es.alarm where $1 or acknowledged is null order by id", all)
 	if err != nil {
 		return nil, fmt.Errorf("read the alarms: %w", typed(err))
 	}
