@@ -278,9 +278,21 @@ func TestGIDs(t *testing.T) {
 
 // killAt appends in a process of its own that kills itself at a point.
 func (c *campus) killAt(point string, batches []intent.Batch) {
+	c.t.Helper()
+	c.kill(coordinatorChild{Point: point, Batches: batches})
+}
+
+// killSwitchAt switches a view in such a process.
+func (c *campus) killSwitchAt(point, view string) {
+	c.t.Helper()
+	c.kill(coordinatorChild{Point: point, Switch: view})
+}
+
+func (c *campus) kill(child coordinatorChild) {
 	t := c.t
 	t.Helper()
-	b, err := json.Marshal(coordinatorChild{Store: c.store.Pool().Config().ConnString(), Databases: slices.Collect(maps.Values(c.urls)), Point: point, Batches: batches})
+	child.Store, child.Databases = c.store.Pool().Config().ConnString(), c.urls
+	b, err := json.Marshal(child)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -295,7 +307,7 @@ func (c *campus) killAt(point string, batches []intent.Batch) {
 	defer timer.Stop()
 	_ = cmd.Wait()
 	if ws, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || ws.Signal() != syscall.SIGKILL {
-		t.Fatalf("the process ended by itself before %s: %s\n%s", point, cmd.ProcessState, out.String())
+		t.Fatalf("the process ended by itself before %s: %s\n%s", child.Point, cmd.ProcessState, out.String())
 	}
 }
 
@@ -304,9 +316,10 @@ const coordinatorVariable = "CDC_TEST_COORDINATOR_CHILD"
 
 type coordinatorChild struct {
 	Store     string
-	Databases []string
+	Databases map[string]string
 	Point     string
 	Batches   []intent.Batch
+	Switch    string // a view, instead of Batches
 }
 
 func runCoordinator() int {
@@ -320,12 +333,17 @@ func runCoordinator() int {
 		fmt.Println(err)
 		return 2
 	}
-	k, err := NewCoordinator(store, c.Databases, CoordinatorOptions{hook: func(at string) {
+	hook := func(at string) {
 		if at == c.Point {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}
 		}
-	}})
+	}
+	if c.Switch != "" {
+		fmt.Println(Switch(context.Background(), store, c.Switch, SwitchOptions{Databases: c.Databases, hook: hook}))
+		return 1
+	}
+	k, err := NewCoordinator(store, slices.Collect(maps.Values(c.Databases)), CoordinatorOptions{hook: hook})
 	if err != nil {
 		fmt.Println(err)
 		return 2

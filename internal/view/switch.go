@@ -240,6 +240,7 @@ func (s *switching) undo(ctx context.Context) { rollbackAll(ctx, s.gid, s.parts)
 func (s *switching) judge(verb string, err error) error {
 	var behind *eventstore.BarrierError
 	switch {
+	case errors.As(err, &behind) && !behind.Running: // nobody numbers: another attempt waits in vain
 	case isLockTimeout(err), hasCode(err, codeStatementLimit), errors.As(err, &behind), errors.Is(err, errInDoubt),
 		errors.Is(err, errTail), errors.Is(err, errFeedsChanged), errors.Is(err, context.DeadlineExceeded):
 		return errBusy{err}
