@@ -8,4 +8,8 @@
 // list of keys to forget), defaults are filled in from Default and
 // DefaultPipeline, and Validate judges the result. Validate alone serves a
 // Config built in code; its faults then have paths but no lines.
+//
+// A pipeline is of one of two modes, and its keys of the other one are faults. What
+// a pipeline of mode: events says of events is judged by internal/intent, whose
+// faults come at the places of the keys.
 package config

@@ -224,6 +224,10 @@ func TestEventFaults(t *testing.T) {
 		{"database of a view", view(`database: "host=db password=geheim"`), []string{`c.yaml:7:91: pipelines.intents.views[v].database: not a Postgres URL: write postgres://user:password@host:5432/database?sslmode=verify-full`}},
 		{"database of a view, at sign in the password", view(`database: "postgres://u:gehe@im@db/uni"`), []string{`c.yaml:7:91: pipelines.intents.views[v].database: the user or password holds '@' or '#' as it is: percent-encode it, '@' as %40 and '#' as %23`}},
 		{"database of a view that is the pipeline's", view(`database: "postgres://someone:geheim@DB:5432/uni?sslmode=disable"`), []string{`c.yaml:7:91: pipelines.intents.views[v].database: is the pipeline's own database: remove the key`}},
+		{"one database by two URLs", withEvents(enrolled, `views:`,
+			`  a: {mode: async, database: "postgres://u:geheim@db2/uni", table: "n int", when: {enrolled: "delete from a"}}`,
+			`  b: {mode: async, database: "postgres://u:geheim@db2/uni", table: "n int", when: {enrolled: "delete from b"}}`,
+			`  c: {mode: async, database: "postgres://v:geheim@db2:5432/uni", table: "n int", when: {enrolled: "delete from c"}}`), []string{`c.yaml:10:34: pipelines.intents.views[c].database: is the database of view a by another URL: write the same`}},
 		{"variable not set in the database of a view", view(`database: "postgres://u:${PW}@db2/uni"`), []string{`c.yaml:7:91: pipelines.intents.views[v].database: environment variable PW is not set: set it, or write ${PW:-default}`}},
 
 		// Reactions.

@@ -16,9 +16,7 @@ func (v *validator) events(path string, p *Pipeline, o *outline) {
 	for _, name := range sortedNames(p.Events) {
 		v.eventType(fmt.Sprintf("%s.events[%s]", path, name), p.Events[name])
 	}
-	for _, name := range sortedNames(p.Views) {
-		v.viewDatabase(fmt.Sprintf("%s.views[%s].database", path, name), p.Views[name], o)
-	}
+	v.viewDatabases(path, p, o)
 	// What is known by now is not said twice in other words.
 	known := map[string]bool{}
 	for _, f := range v.list {
@@ -72,11 +70,24 @@ func (v *validator) fieldType(path, typ string) {
 	v.fault(path, "%s is not one of %s, with a ? behind it where the field may be missing%s", v.show(path, typ), strings.Join(intent.FieldTypes(), ", "), hint)
 }
 
-// viewDatabase judges the URL of another Postgres.
-func (v *validator) viewDatabase(path string, w *View, o *outline) {
-	v.url(path, string(w.Database), false)
-	if t, err := parseURL(string(w.Database)); err == nil && w.Database != "" && o.known && t == o.target {
-		v.fault(path, "is the pipeline's own database: remove the key")
+// viewDatabases judges the URLs of other Postgres.
+func (v *validator) viewDatabases(path string, p *Pipeline, o *outline) {
+	first := map[target]string{} // view that named it first
+	for _, name := range sortedNames(p.Views) {
+		at, url := fmt.Sprintf("%s.views[%s].database", path, name), string(p.Views[name].Database)
+		v.url(at, url, false)
+		t, err := parseURL(url)
+		if url == "" || err != nil {
+			continue
+		}
+		switch other, named := first[t]; {
+		case o.known && t == o.target:
+			v.fault(at, "is the pipeline's own database: remove the key")
+		case named && string(p.Views[other].Database) != url: // one login serves all views there
+			v.fault(at, "is the database of view %s by another URL: write the same", other)
+		case !named:
+			first[t] = name
+		}
 	}
 }
 
