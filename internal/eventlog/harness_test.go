@@ -25,7 +25,7 @@ import (
 )
 
 // waitLimit is how long a test waits for something that must happen.
-const waitLimit = 60 * time.Second
+const waitLimit = 2 * time.Minute
 
 func testContext(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
@@ -228,6 +228,7 @@ func (r *rig) append(stream string, n int) {
 // back, transactions rolled back, a few prepared.
 type workload struct {
 	r    *rig
+	once sync.Once
 	stop chan struct{}
 	wg   sync.WaitGroup
 }
@@ -238,6 +239,7 @@ func (r *rig) workload(writers, transactions int, seed uint64) *workload {
 		rnd := rand.New(rand.NewPCG(seed, uint64(i)))
 		w.wg.Go(func() { w.write(rnd, i, transactions) })
 	}
+	r.t.Cleanup(w.finish)
 	return w
 }
 
@@ -301,7 +303,7 @@ func (w *workload) transaction(ctx context.Context, rnd *rand.Rand) error {
 func (w *workload) wait() { w.wg.Wait() }
 
 func (w *workload) finish() {
-	close(w.stop)
+	w.once.Do(func() { close(w.stop) })
 	w.wg.Wait()
 }
 

@@ -35,6 +35,7 @@ type life struct {
 	txs     uint64    // transactions with events in the batch
 	wrote   time.Time // es.reader was last written
 	alarms  int       // unacknowledged
+	alarmed cdc.LSN   // newest transaction that changed stored events
 	late    time.Time // since when a commit is waited for to become visible
 	err     error     // of the hook of the stream
 	tx      cdc.LSN   // the newest one with an event of ours
@@ -91,7 +92,8 @@ func (l *life) connect(ctx context.Context) error {
 	if version >= columnLists {
 		cfg.Columns = map[string][]string{Table: {"id"}}
 	}
-	if l.src, err = source.Open(ctx, cfg); err != nil {
+	l.src, err = source.Open(ctx, cfg)
+	if err != nil {
 		return err
 	}
 	for {

@@ -48,7 +48,11 @@ type Config struct {
 	Head   *eventstore.Head // told the head of the log after each commit
 	Logger *slog.Logger     // default: discarded
 	Idle   time.Duration    // how often es.reader moves while no events come; default 10 s
-	Hook   func(point string)
+	// Hook is called at the points where a kill could show a fault; nil outside
+	// tests. In the order of a life: locked, publish; drop-slot, adopt,
+	// adopt-snapshot, adopt-rows, adopt-commit, adopt-committed, adopt-slot; stream;
+	// rows, commit, committed, confirm, idle, stop.
+	Hook func(point string)
 }
 
 // Status is how numbering stands.

@@ -139,8 +139,11 @@ func (l *life) alarm(c *cdc.Change, id int) error {
 		}
 		t.Operation = map[cdc.Op]string{cdc.OpUpdate: "update", cdc.OpDelete: "delete"}[c.Op]
 	}
-	l.log.Error("a stored event was changed: somebody went round the triggers of es.event",
-		"operation", t.Operation, "event", t.Event, "tx", t.Tx, "lsn", t.LSN)
+	if l.alarmed != t.LSN { // once a transaction: es.alarm has them all
+		l.log.Error("a stored event was changed: somebody went round the triggers of es.event",
+			"operation", t.Operation, "event", t.Event, "tx", t.Tx, "lsn", t.LSN)
+	}
+	l.alarmed = t.LSN
 	l.alarms++
 	return l.w.Alarm(l.io, t)
 }

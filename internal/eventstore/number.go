@@ -104,31 +104,6 @@ func (s *Store) OpenLogWriter(ctx context.Context) (*LogWriter, error) {
 	return w, nil
 }
 
-// ServerVersion is the server's server_version_num, 150018 for 15.18.
-func (s *Store) ServerVersion(ctx context.Context) (n int, err error) {
-	if err := s.pool.QueryRow(ctx, `select current_setting('server_version_num')::int`).Scan(&n); err != nil {
-		return 0, fmt.Errorf("read the server's version: %w", err)
-	}
-	return n, nil
-}
-
-// ServerEnd is the end of the server's WAL.
-func (s *Store) ServerEnd(ctx context.Context) (end cdc.LSN, err error) {
-	var text string
-	if err := s.pool.QueryRow(ctx, `select pg_current_wal_lsn()::text`).Scan(&text); err != nil {
-		return 0, fmt.Errorf("read the end of the WAL: %w", err)
-	}
-	return cdc.ParseLSN(text)
-}
-
-// Events counts the stored events. It reads an index of all of them.
-func (s *Store) Events(ctx context.Context) (n int64, err error) {
-	if err := s.pool.QueryRow(ctx, `select count(*) from es.event`).Scan(&n); err != nil {
-		return 0, fmt.Errorf("count the stored events: %w", typed(err))
-	}
-	return n, nil
-}
-
 // numberPins keep the session alive while nothing happens and its commits durable:
 // the slot is confirmed behind them. A weaker synchronous_commit of the role or the
 // database would let the slot get ahead of the log; a stronger one is kept.
@@ -269,14 +244,6 @@ func (w *LogWriter) Alarm(ctx context.Context, t Tampering) error {
 	return nil
 }
 
-// Alarms counts the alarms that nobody has acknowledged.
-func (w *LogWriter) Alarms(ctx context.Context) (n int, err error) {
-	if err := w.conn.QueryRow(ctx, `select count(*) from es.alarm where acknowledged is null`).Scan(&n); err != nil {
-		return 0, fmt.Errorf("count alarms at %s: %w", w.target, err)
-	}
-	return n, nil
-}
-
 // Commit ends the batch: es.reader moves to end, the end of the newest source
 // transaction, which is in the batch as a whole, or a later position before which
 // nothing is open. Durable when it returns. ErrNotVisible: try again. After any
@@ -344,19 +311,6 @@ const (
 	codeNotNull = "23502"
 	codeUnique  = "23505"
 )
-
-// Filtered says that a publication has a row filter on es.event, which would keep
-// events out of the stream.
-func (w *LogWriter) Filtered(ctx context.Context, publication string) (yes bool, err error) {
-	// Servers before 15 have no filters, and no column for them: the row's JSON form
-	// does without.
-	err = w.conn.QueryRow(ctx, `select exists (select from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
-		where p.pubname = $1 and r.prrelid = 'es.event'::regclass and to_jsonb(r) ->> 'prqual' is not null)`, publication).Scan(&yes)
-	if err != nil {
-		return false, fmt.Errorf("read publication %q of %s: %w", publication, w.target, err)
-	}
-	return yes, nil
-}
 
 // Ping asks whether the connection, and with it the right to number, is still there.
 func (w *LogWriter) Ping(ctx context.Context) error {
