@@ -9,6 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"cdc/internal/cdc"
 )
 
 // Param is a parameter of a statement. The text names it as it is, quoted where it
@@ -81,7 +83,8 @@ const codeWrongReturn = "42P13"
 
 // Check says what is wrong with a statement: nothing where it has no findings. An
 // *Error is the server's own: it does not parse, a table or column does not exist, a
-// type does not fit. tx is as it was when Check returns.
+// type does not fit. A TerminalError store-rights says that the role may not make
+// temporary functions. tx is as it was when Check returns.
 func Check(ctx context.Context, tx pgx.Tx, s Statement) ([]Finding, error) {
 	r, err := Inspect(ctx, tx, s)
 	return r.Findings, err
@@ -163,11 +166,20 @@ func parse(ctx context.Context, tx pgx.Tx, s Statement) (tree string, err error)
 			tree, err = "", fmt.Errorf("roll back to the savepoint: %w", back)
 		}
 	}()
-	_, err = save.Exec(ctx, `select set_config('check_function_bodies', 'on', true),
-		case when $1 <> '' then set_config('search_path', $1, true) end,
-		case when $2 <> '' then set_config('role', $2, true) end`, s.SearchPath, s.Role)
+	var database, role string
+	var temporary bool
+	err = save.QueryRow(ctx, `with set as materialized (
+		select set_config('check_function_bodies', 'on', true),
+			case when $1 <> '' then set_config('search_path', $1, true) end,
+			case when $2 <> '' then set_config('role', $2, true) end)
+		select pg_catalog.current_database(), current_user, pg_catalog.has_database_privilege(current_user, pg_catalog.current_database(), 'temporary') from set`,
+		s.SearchPath, s.Role).Scan(&database, &role, &temporary)
 	if err != nil {
 		return "", fmt.Errorf("take search path %q and role %q: %w", s.SearchPath, s.Role, err)
+	}
+	if !temporary {
+		return "", cdc.Terminal("store-rights", fmt.Sprintf("GRANT TEMPORARY ON DATABASE %s TO %s;", pgx.Identifier{database}.Sanitize(), pgx.Identifier{role}.Sanitize()),
+			"statements of definitions are checked in temporary functions, which role %q may not make in database %q", role, database)
 	}
 	create, before := s.text()
 	// The extended protocol takes one command alone: text that closes the body and

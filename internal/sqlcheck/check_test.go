@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"cdc/internal/cdc"
 	"cdc/internal/cdctest"
 )
 
@@ -277,6 +278,16 @@ func TestRoleLimitsNames(t *testing.T) {
 	var e *Error
 	if _, err := Check(ctx, tx, s); !errors.As(err, &e) || e.SQLState != "42501" {
 		t.Errorf("got %v, want permission denied for schema u", err)
+	}
+	if _, err := tx.Exec(ctx, "revoke temporary on database "+db.Name+" from public"); err != nil {
+		t.Fatal(err)
+	}
+	var terminal *cdc.TerminalError
+	if _, err := Check(ctx, tx, s); !errors.As(err, &terminal) || terminal.Mend != `GRANT TEMPORARY ON DATABASE "`+db.Name+`" TO "`+role+`";` {
+		t.Errorf("without the right to temporary functions: got %v", err)
+	}
+	if _, err := tx.Exec(ctx, "grant temporary on database "+db.Name+" to public"); err != nil {
+		t.Fatal(err)
 	}
 	s.SQL = "insert into waiting (course) values ('a')"
 	if findings, err := Check(ctx, tx, s); err != nil || len(findings) > 0 {
