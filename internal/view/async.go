@@ -37,7 +37,9 @@ const (
 // the columns of apply, data brought to the version the statements are written for.
 //
 // The event is looked up by a subquery with a limit: it cannot become a join, for
-// which the planner reads the whole table where it thinks the batch large enough.
+// which the planner reads the whole table where it thinks the batch large enough. And
+// the statement must be planned each time it runs: a plan from when the tables were
+// small reads all of them for each event.
 func (c *code) batchSQL(after, to string) string {
 	var data strings.Builder
 	for _, b := range c.when {
@@ -60,8 +62,8 @@ func (c *code) batchSQL(after, to string) string {
 			            when pg_column_compression(data) is null and pg_column_compression(meta) is null then pg_column_size(data) + pg_column_size(meta)
 			            else octet_length(data::text) + octet_length(meta::text) end as size
 			from es.event where id = l.event limit 1) e
-		where l.pos > %[1]s and l.pos <= %[2]s
-		order by l.pos limit %[5]d) part
+		where l.pos > %[1]s and l.pos <= least(%[2]s, %[1]s + %[5]d)
+		order by l.pos) part
 	where bytes <= %[6]d or pos = %[1]s + 1`,
 		after, to, upcast, c.typeList(), batchPositions, batchBytes)
 }
@@ -106,6 +108,10 @@ update es.view v set pos = a.pos, error = null from applied a where v.build = $1
 returning v.pos`
 }
 
+// unhurried is a transaction that waits for locks and takes its time, whatever the
+// login's defaults are: a batch that a timeout ends would be tried again for ever.
+var unhurried = pgx.TxOptions{BeginQuery: "begin isolation level read committed; set local statement_timeout = 0; set local lock_timeout = 0"}
+
 // local follows the log with a build whose table is in the store's database.
 type local struct {
 	store *eventstore.Store
@@ -142,14 +148,14 @@ func storedPosition(ctx context.Context, q querier, build int64) (pos int64, err
 // step applies the next batch behind pos and up to to, in a transaction of its own,
 // and returns the position reached: pos where there was nothing.
 func (l *local) step(ctx context.Context, pos, to int64) (int64, error) {
-	tx, err := l.store.Pool().Begin(ctx)
+	tx, err := l.store.Pool().BeginTx(ctx, unhurried)
 	if err != nil {
 		return pos, fmt.Errorf("begin: %w", err)
 	}
 	defer rollback(ctx, tx)
 	l.hook(HookBeforeApply)
 	next := pos
-	err = tx.QueryRow(ctx, l.text, l.build, pos, to).Scan(&next)
+	err = tx.QueryRow(ctx, l.text, pgx.QueryExecModeCacheDescribe, l.build, pos, to).Scan(&next)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return pos, nil

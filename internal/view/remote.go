@@ -124,7 +124,7 @@ func (r *remote) step(ctx context.Context, pos, to int64) (int64, error) {
 	if err := r.connect(ctx); err != nil {
 		return pos, err
 	}
-	tx, err := r.conn.Begin(ctx)
+	tx, err := r.conn.BeginTx(ctx, unhurried)
 	if err != nil {
 		return pos, fmt.Errorf("begin in %s: %w", r.build.database, err)
 	}

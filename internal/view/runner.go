@@ -272,6 +272,7 @@ func (f *follower) follow(ctx context.Context) (moved bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	idle := 0 // steps in a row that found nothing
 	for began := pos; ; {
 		next, err := f.batch(ctx, src, pos, maxPosition)
 		var failed *FailedError
@@ -286,20 +287,26 @@ func (f *follower) follow(ctx context.Context) (moved bool, err error) {
 				return pos > began, err
 			}
 		}
-		state := cdc.StateStreaming
-		if full := next >= pos+batchPositions; full {
-			state = cdc.StateReplaying
+		full := next >= pos+batchPositions
+		if next > pos {
+			idle = 0
+		} else {
+			idle++
 		}
-		came := next > pos
 		pos = next
-		if state == cdc.StateStreaming && f.build.first {
+		if f.build.first && !full {
 			return pos > began, f.goLive(ctx, pos)
 		}
-		f.progress(state, pos)
-		if !came {
-			if err := f.wait(ctx, pos); err != nil {
-				return pos > began, err
-			}
+		if full {
+			f.progress(cdc.StateReplaying, pos)
+			continue
+		}
+		f.progress(cdc.StateStreaming, pos)
+		if idle == 0 && f.runner.cfg.Head == nil {
+			continue // nobody tells: more may have come meanwhile
+		}
+		if err := f.wait(ctx, pos, idle > 1); err != nil {
+			return pos > began, err
 		}
 	}
 }
@@ -356,10 +363,11 @@ func (f *follower) progress(state cdc.State, pos int64) {
 	f.status = cdc.PartStatus{Name: f.status.Name, State: state, Position: pos, Restarts: f.status.Restarts}
 }
 
-// wait returns when there may be events behind pos.
-func (f *follower) wait(ctx context.Context, pos int64) error {
+// wait returns when there may be events behind pos. Where steps found nothing though
+// the head is beyond, only time helps.
+func (f *follower) wait(ctx context.Context, pos int64, inVain bool) error {
 	var told <-chan struct{}
-	if f.runner.cfg.Head != nil {
+	if f.runner.cfg.Head != nil && !(inVain && f.runner.cfg.Head.Pos() > pos) {
 		told = f.runner.cfg.Head.After(pos)
 	}
 	t := time.NewTimer(lookEvery)
