@@ -8,8 +8,8 @@ import (
 	"cdc/internal/intent"
 )
 
-// appendEvent writes an event as encoding/json would, in one line and without
-// allocating: Data and Meta are JSON as the store gives it.
+// appendEvent writes an event as encoding/json would, in one line: Data and Meta are
+// JSON as the store gives it, and are copied as they are.
 func appendEvent(b []byte, e *intent.Event) []byte {
 	b = append(b, `{"id":"`...)
 	b = append(b, e.ID.String()...)

@@ -74,8 +74,6 @@ func faultOf(err error) *fault {
 		return &fault{status: http.StatusServiceUnavailable, Code: "unavailable", Message: err.Error()}
 	case errors.Is(err, eventstore.ErrTooEarly):
 		return &fault{status: http.StatusTooEarly, Code: "too-early", Message: err.Error()}
-	case strings.HasPrefix(sqlState(err), "22"): // a value that its type does not have
-		return &fault{status: http.StatusUnprocessableEntity, Code: "invalid", Message: err.Error()}
 	case errors.Is(err, eventstore.ErrNotFound), errors.Is(err, view.ErrNoView):
 		return &fault{status: http.StatusNotFound, Code: "not-found", Message: err.Error()}
 	case errors.Is(err, eventstore.ErrTimeout):

@@ -101,6 +101,8 @@ type handler struct {
 	bodies *semaphore.Weighted // bytes of bodies being read and appended
 	long   chan struct{}       // a place for each long request
 	rows   chan struct{}       // a place for each read of a view
+
+	patience, beat, look time.Duration // answerTimeout, heartbeat and lookEvery
 }
 
 // Paths are the patterns of http.ServeMux under which Handler is to be mounted.
@@ -108,7 +110,9 @@ var Paths = []string{"/v1/append", "/v1/streams/", "/v1/log", "/v1/views/"}
 
 // Handler serves the API. It panics with http.ErrAbortHandler to break off an
 // answer, which net/http expects.
-func Handler(cfg Config) http.Handler {
+func Handler(cfg Config) http.Handler { return newHandler(cfg).routes() }
+
+func newHandler(cfg Config) *handler {
 	if cfg.MaxBody <= 0 {
 		cfg.MaxBody = DefaultMaxBody
 	}
@@ -118,12 +122,17 @@ func Handler(cfg Config) http.Handler {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	h := &handler{
+	return &handler{
 		Config: cfg,
 		bodies: semaphore.NewWeighted(bodiesAtOnce * cfg.MaxBody),
 		long:   make(chan struct{}, longAtOnce),
 		rows:   make(chan struct{}, rowsAtOnce),
+
+		patience: answerTimeout, beat: heartbeat, look: lookEvery,
 	}
+}
+
+func (h *handler) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/v1/append", h.route(http.MethodPost, h.append))
 	mux.Handle("/v1/streams/", h.route(http.MethodGet, h.bounded(h.stream)))
@@ -179,7 +188,7 @@ func (h *handler) answer(w http.ResponseWriter, status int, v any) {
 		status, body = http.StatusInternalServerError, []byte(`{"error":{"code":"internal","message":"the answer cannot be written as JSON"}}`)
 	}
 	// Errors are the connection's, and seen by Write.
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTimeout))
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(h.patience))
 	head(w, "application/json; charset=utf-8")
 	w.WriteHeader(status)
 	_, _ = w.Write(append(body, '\n')) // nobody is left to tell

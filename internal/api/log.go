@@ -44,11 +44,11 @@ func (h *handler) log(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if lq.follow {
-		out := newOutput(w, eventStream)
-		return out.finish(h, r, h.follow(r, out, lq))
+		out := h.output(w, eventStream)
+		return out.finish(r, h.follow(r, out, lq))
 	}
-	out := newOutput(w, ndjson)
-	return out.finish(h, r, h.readLog(r, out, lq))
+	out := h.output(w, ndjson)
+	return out.finish(r, h.readLog(r, out, lq))
 }
 
 func (h *handler) logQuery(r *http.Request) (logQuery, error) {
@@ -172,7 +172,7 @@ func (h *handler) piece(ctx context.Context, out *output, p *pace, pos, head int
 // more returns when there may be something behind pos, or at until. Its error says
 // that the client is gone or the daemon stops.
 func (h *handler) more(ctx context.Context, pos int64, until time.Time) error {
-	timer := time.NewTimer(min(lookEvery, time.Until(until)))
+	timer := time.NewTimer(min(h.look, time.Until(until)))
 	defer timer.Stop()
 	select {
 	case <-h.Head.After(pos):

@@ -17,6 +17,7 @@ const (
 
 // output is an answer that is sent in pieces: lines are appended to buf.
 type output struct {
+	h    *handler
 	w    http.ResponseWriter
 	rc   *http.ResponseController
 	kind string // content type
@@ -24,8 +25,8 @@ type output struct {
 	sent bool // the status has been sent: an error can no longer be the answer
 }
 
-func newOutput(w http.ResponseWriter, contentType string) *output {
-	return &output{w: w, rc: http.NewResponseController(w), kind: contentType}
+func (h *handler) output(w http.ResponseWriter, contentType string) *output {
+	return &output{h: h, w: w, rc: http.NewResponseController(w), kind: contentType}
 }
 
 // full says that it is time to send.
@@ -42,7 +43,7 @@ func (o *output) send() error {
 	for rest := o.buf; len(rest) > 0; {
 		n := min(len(rest), writeBytes)
 		// The server's own limit is for a whole answer; this one is for a piece.
-		_ = o.rc.SetWriteDeadline(time.Now().Add(answerTimeout)) // errors are seen by Write
+		_ = o.rc.SetWriteDeadline(time.Now().Add(o.h.patience)) // errors are seen by Write
 		if _, err := o.w.Write(rest[:n]); err != nil {
 			return errGone
 		}
@@ -52,7 +53,7 @@ func (o *output) send() error {
 	if cap(o.buf) > 2*pieceBytes { // one large event made it so
 		o.buf = nil
 	}
-	_ = o.rc.SetWriteDeadline(time.Now().Add(answerTimeout))
+	_ = o.rc.SetWriteDeadline(time.Now().Add(o.h.patience))
 	if o.rc.Flush() != nil {
 		return errGone
 	}
@@ -64,7 +65,7 @@ var errGone = errors.New("the client does not read")
 
 // finish ends the answer: with err as the answer itself while nothing was sent, else
 // as a last line, behind which the connection breaks off.
-func (o *output) finish(h *handler, r *http.Request, err error) error {
+func (o *output) finish(r *http.Request, err error) error {
 	switch {
 	case err == nil:
 		if o.send() != nil {
@@ -78,7 +79,7 @@ func (o *output) finish(h *handler, r *http.Request, err error) error {
 	}
 	f := faultOf(err)
 	if f.status == http.StatusInternalServerError {
-		h.Logger.Error("break off an answer of the api", "path", r.URL.Path, "error", err)
+		o.h.Logger.Error("break off an answer of the api", "path", r.URL.Path, "error", err)
 	}
 	if o.kind == ndjson {
 		if line, err := json.Marshal(map[string]*fault{"error": f}); err == nil {

@@ -25,7 +25,7 @@ func (h *handler) follow(r *http.Request, out *output, lq logQuery) error {
 	if err := out.send(); err != nil {
 		return err
 	}
-	beat := time.Now().Add(heartbeat)
+	beat := time.Now().Add(h.beat)
 	for time.Now().Before(end) {
 		n, last, err := h.piece(ctx, out, &p, pos, math.MaxInt64, lq, appendMessage)
 		if err != nil {
@@ -37,7 +37,7 @@ func (h *handler) follow(r *http.Request, out *output, lq logQuery) error {
 			if err := out.send(); err != nil {
 				return err
 			}
-			beat = time.Now().Add(heartbeat)
+			beat = time.Now().Add(h.beat)
 			continue
 		}
 		if !time.Now().Before(beat) {
@@ -52,7 +52,7 @@ func (h *handler) follow(r *http.Request, out *output, lq logQuery) error {
 			if err := out.send(); err != nil {
 				return err
 			}
-			beat = time.Now().Add(heartbeat)
+			beat = time.Now().Add(h.beat)
 		}
 		if err := h.more(ctx, pos, beat); errors.Is(err, errStopping) {
 			return nil // it comes back, and goes on where it is

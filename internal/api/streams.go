@@ -47,8 +47,8 @@ func (h *handler) streamEvents(w http.ResponseWriter, r *http.Request, stream st
 	if q.err != nil {
 		return q.err
 	}
-	out := newOutput(w, ndjson)
-	return out.finish(h, r, h.copyStream(r, out, stream, next, to))
+	out := h.output(w, ndjson)
+	return out.finish(r, h.copyStream(r, out, stream, next, to))
 }
 
 func (h *handler) copyStream(r *http.Request, out *output, stream string, next, to int64) error {

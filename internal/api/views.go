@@ -53,7 +53,7 @@ func (h *handler) viewRows(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return busy("%d reads of views are answered already", rowsAtOnce)
 	}
-	out := newOutput(w, ndjson)
+	out := h.output(w, ndjson)
 	err := h.Rows.Rows(r.Context(), name, where, int(limit), func(row json.RawMessage) error {
 		out.buf = append(appendRaw(out.buf, row), '\n')
 		if out.full() {
@@ -61,7 +61,10 @@ func (h *handler) viewRows(w http.ResponseWriter, r *http.Request) error {
 		}
 		return nil
 	})
-	return out.finish(h, r, err)
+	if strings.HasPrefix(sqlState(err), "22") { // a column has no such value
+		err = &fault{status: http.StatusUnprocessableEntity, Code: "invalid", Message: err.Error()}
+	}
+	return out.finish(r, err)
 }
 
 // viewWait answers once a view has applied an event.
@@ -82,7 +85,7 @@ func (h *handler) viewWait(w http.ResponseWriter, r *http.Request) error {
 	if pos > 0 { // an inline view may be ahead of the log
 		w.Header().Set(positionHeader, strconv.FormatInt(pos, 10))
 	}
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTimeout))
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(h.patience))
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
