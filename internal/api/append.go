@@ -21,7 +21,7 @@ func (h *handler) append(w http.ResponseWriter, r *http.Request) error {
 	if room < 0 { // it does not say
 		room = h.MaxBody
 	}
-	if err := h.bodies.Acquire(r.Context(), room); err != nil {
+	if err := h.takeRoom(r.Context(), room); err != nil {
 		return err
 	}
 	defer h.bodies.Release(room)
@@ -56,6 +56,17 @@ func (h *handler) append(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	h.answer(w, http.StatusOK, appended{Receipt: receipt})
+	return nil
+}
+
+// takeRoom waits for room for a body. A client that goes meanwhile is not seen: its
+// connection is watched from the end of its body on.
+func (h *handler) takeRoom(ctx context.Context, room int64) error {
+	ctx, cancel := context.WithTimeout(ctx, roomTimeout)
+	defer cancel()
+	if h.bodies.Acquire(ctx, room) != nil {
+		return busy("%d MiB of appends are being read and appended already", bodiesAtOnce*h.MaxBody>>20)
+	}
 	return nil
 }
 

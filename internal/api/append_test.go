@@ -1,12 +1,15 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"cdc/internal/intent"
 )
@@ -137,6 +140,10 @@ func TestBodyThatDoesNotCome(t *testing.T) {
 	r, half := io.Pipe()
 	go func() {
 		_, _ = half.Write([]byte(`{"batches": [`))
+		for ctx := testContext(t); w.handler.bodies.TryAcquire(bodiesAtOnce*w.handler.MaxBody) && ctx.Err() == nil; {
+			w.handler.bodies.Release(bodiesAtOnce * w.handler.MaxBody)
+			time.Sleep(time.Millisecond) // nothing tells that a handler has begun
+		}
 		half.CloseWithError(io.ErrUnexpectedEOF) // the connection breaks
 	}()
 	req, err := http.NewRequestWithContext(testContext(t), "POST", w.server.URL+"/v1/append", r)
@@ -149,5 +156,18 @@ func TestBodyThatDoesNotCome(t *testing.T) {
 	}
 	if err := w.handler.bodies.Acquire(testContext(t), bodiesAtOnce*w.handler.MaxBody); err != nil {
 		t.Errorf("room for bodies was not given back: %v", err)
+	}
+}
+
+// TestNoRoomForABody: an append that finds no room for long is told so.
+func TestNoRoomForABody(t *testing.T) {
+	t.Parallel()
+	h := newHandler(Config{})
+	h.bodies.TryAcquire(bodiesAtOnce * h.MaxBody)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var f *fault
+	if err := h.takeRoom(ctx, 1); !errors.As(err, &f) || f.status != 503 || f.Code != "busy" {
+		t.Errorf("got %v, want busy", err)
 	}
 }

@@ -63,6 +63,8 @@ const (
 	// bodiesAtOnce bounds the memory of appends being read, in bodies of the largest
 	// size: small ones are many more.
 	bodiesAtOnce = 4
+	// roomTimeout is how long an append waits for that room.
+	roomTimeout = 10 * time.Second
 	// bodyTimeout is how long a client may take to send its body.
 	bodyTimeout = 30 * time.Second
 	// appendTimeout bounds an append, and with it how long it waits for the lock of
