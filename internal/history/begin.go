@@ -342,6 +342,8 @@ func (l *life) apply(ctx context.Context, steps []compaction.Step) error {
 	return compaction.Apply(ctx, l.client, steps)
 }
 
+const maxMessage = "max.message.bytes"
+
 // takeOver makes this life the only writer of the topics.
 func (l *life) takeOver(ctx context.Context) error {
 	states, err := l.states(ctx)
@@ -354,7 +356,11 @@ func (l *life) takeOver(ctx context.Context) error {
 		wc.TransactionalID = l.cfg.Name
 	}
 	for _, s := range states { // one writer, one limit: the least that a topic takes
-		if n, err := strconv.Atoi(s.Config["max.message.bytes"]); err == nil && n > 0 && (wc.MaxRecordBytes == 0 || n < wc.MaxRecordBytes) {
+		n, err := strconv.Atoi(s.Config[maxMessage])
+		if over, set := l.cfg.TopicConfig[maxMessage]; set && l.topics[s.Name] != nil {
+			n, err = strconv.Atoi(over) // set a moment ago perhaps, and not yet told by every broker
+		}
+		if err == nil && n > 0 && (wc.MaxRecordBytes == 0 || n < wc.MaxRecordBytes) {
 			wc.MaxRecordBytes = n
 		}
 	}

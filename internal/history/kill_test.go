@@ -24,9 +24,6 @@ import (
 // can kill as hard as it likes.
 const childEnv = "CDC_TEST_CHILD"
 
-// memoryLog is how a child gets the log: a copy of the events of the test's store.
-type memoryLog struct{}
-
 type childConfig struct {
 	Prefix  string
 	Brokers []string
@@ -34,7 +31,7 @@ type childConfig struct {
 	Events  string // file with the streams of the events
 	Kill    string // point at which the process kills itself …
 	Count   int    // … when it is passed for the so manieth time
-	Silence time.Duration
+	Sleep   bool   // it stops itself there (SIGSTOP) instead, and goes on when it is woken
 }
 
 func child() int {
@@ -61,7 +58,9 @@ func child() int {
 		if point != c.Kill {
 			return
 		}
-		if passed++; passed == c.Count {
+		if passed++; passed == c.Count && c.Sleep {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		} else if passed == c.Count {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}
 		}
@@ -89,7 +88,13 @@ type victim struct {
 	done  chan struct{}
 }
 
-func (r *rig) spawn(_ memoryLog, kill string, count int) *victim {
+// spawn starts a child over a copy of the events there are.
+func (r *rig) spawn(kill string, count int) *victim {
+	r.t.Helper()
+	return r.child(childConfig{Kill: kill, Count: count})
+}
+
+func (r *rig) child(c childConfig) *victim {
 	r.t.Helper()
 	file, err := os.CreateTemp(r.t.TempDir(), "streams")
 	if err != nil {
@@ -101,7 +106,8 @@ func (r *rig) spawn(_ memoryLog, kill string, count int) *victim {
 	if err := file.Close(); err != nil {
 		r.t.Fatal(err)
 	}
-	b, err := json.Marshal(childConfig{Prefix: r.k.Prefix, Brokers: r.cfg.Sink.Brokers, Store: r.s.id, Events: file.Name(), Kill: kill, Count: count})
+	c.Prefix, c.Brokers, c.Store, c.Events = r.k.Prefix, r.cfg.Sink.Brokers, r.s.id, file.Name()
+	b, err := json.Marshal(c)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -163,7 +169,7 @@ func TestG1KilledAtEachPoint(t *testing.T) {
 		if p.name == "produce-before" || p.name == "produce-after" || p.count > 1 {
 			r.s.add(streams(20000, "course", "student", fmt.Sprintf("met-%d", i))...)
 		}
-		r.spawn(memoryLog{}, p.name, p.count).killed(t, p.name)
+		r.spawn(p.name, p.count).killed(t, p.name)
 	}
 	s := r.once()
 	if s.Skipped == 0 {
@@ -181,7 +187,7 @@ func TestG1KilledAtRandom(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	for i := range 8 {
 		r.s.add(streams(15000, "course", "student", fmt.Sprintf("met-%d", i/3))...)
-		v := r.spawn(memoryLog{}, "", 0)
+		v := r.spawn("", 0)
 		select { // the moment is the fault itself
 		case <-v.done:
 			t.Fatalf("the publication ended by itself\n%s", tail(v.log.String()))
@@ -242,26 +248,46 @@ func TestG1AnswersLost(t *testing.T) {
 	r.check()
 }
 
-// An instance that slept wakes with batches in hand after a newer one has written.
+// asleep waits until the process has stopped itself.
+func (v *victim) asleep(t *testing.T) {
+	t.Helper()
+	for end := time.Now().Add(waitLimit); ; time.Sleep(5 * time.Millisecond) {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", v.cmd.Process.Pid))
+		if err != nil || time.Now().After(end) {
+			t.Fatalf("never asleep: %v\n%s", err, tail(v.log.String()))
+		}
+		if _, state, _ := strings.Cut(string(stat), ") "); strings.HasPrefix(state, "T") {
+			return
+		}
+	}
+}
+
+// An instance that slept wakes with a batch in hand after a newer one has written.
 func TestG1Zombie(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.s.add(streams(200_000, "course", "student")...)
-	zombie := r.spawn(memoryLog{}, "", 0)
-	cdctest.WaitRecords(t, r.k.Brokers, r.topic("student"), cdctest.AtLeast(100))
-	if err := zombie.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
+	for _, c := range []struct {
+		point string
+		count int
+	}{{"produce-before", 3}, {"produce-before", 6}, {"produce-after", 4}, {history.HookProgress, 2}} {
+		t.Run(fmt.Sprintf("%s %d", c.point, c.count), func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.s.add(streams(30_000, "course", "student")...)
+			zombie := r.child(childConfig{Kill: c.point, Count: c.count, Sleep: true})
+			zombie.asleep(t)
+			run := r.start()
+			run.published()
+			if err := zombie.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+			r.s.add(streams(30_000, "course", "student")...)
+			run.published()
+			if n := run.errs.Load(); n != 0 {
+				t.Errorf("the newer one was disturbed %d times", n)
+			}
+			zombie.kill()
+			run.stop()
+			r.check()
+		})
 	}
-	run := r.start()
-	run.until("records", func(s history.Status) bool { return s.Records > 1000 })
-	if err := zombie.cmd.Process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
-	run.published()
-	if n := run.errs.Load(); n != 0 {
-		t.Errorf("the newer one was disturbed %d times", n)
-	}
-	zombie.kill()
-	run.stop()
-	r.check()
 }
