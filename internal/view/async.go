@@ -44,7 +44,7 @@ func (c *code) batchSQL(after, to string) string {
 	var data strings.Builder
 	for _, b := range c.when {
 		if b.schema > 1 {
-			fmt.Fprintf(&data, " when %s then %s", intent.Literal(b.kind), b.upcast("type", "schema", "data"))
+			fmt.Fprintf(&data, " when %s then %s", intent.Literal(b.kind), b.upcast(""))
 		}
 	}
 	upcast := "data"
@@ -110,7 +110,9 @@ returning v.pos`
 
 // unhurried is a transaction that waits for locks and takes its time, whatever the
 // login's defaults are: a batch that a timeout ends would be tried again for ever.
-var unhurried = pgx.TxOptions{BeginQuery: "begin isolation level read committed; set local statement_timeout = 0; set local lock_timeout = 0"}
+// Upcasts run in it, with the settings of the functions.
+var unhurried = pgx.TxOptions{BeginQuery: "begin isolation level read committed; set local statement_timeout = 0; set local lock_timeout = 0;" +
+	strings.ReplaceAll(pins, " set ", "; set local ")[1:]}
 
 // local follows the log with a build whose table is in the store's database.
 type local struct {

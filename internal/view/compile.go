@@ -102,7 +102,7 @@ func (c *code) uses(param string) bool {
 // pins are the settings that could change what a statement does, as every function
 // has them: it runs in the sessions of applications too.
 const pins = ` set timezone = 'UTC' set datestyle = 'ISO, MDY' set intervalstyle = 'postgres'` +
-	` set extra_float_digits = 1 set standard_conforming_strings = on set transform_null_equals = off`
+	` set extra_float_digits = 1 set bytea_output = 'hex' set standard_conforming_strings = on set transform_null_equals = off`
 
 // tableSQL makes the table, its indexes and nothing else; the statements' owner is
 // whoever runs it.

@@ -413,7 +413,7 @@ func (c *code) eventsSQL() string {
 	data := "e.data"
 	for _, b := range c.when {
 		if b.schema > 1 {
-			data = "case when e.type = " + intent.Literal(b.kind) + " then " + b.upcast("e.type", "e.schema", "e.data") + " else " + data + " end"
+			data = "case when e.type = " + intent.Literal(b.kind) + " then " + b.upcast("e.") + " else " + data + " end"
 		}
 	}
 	return `select ` + batchColumns + ` from (

@@ -38,19 +38,20 @@ func (c *code) onEventSQL(schema, tableSchema string) string {
 // newValue is a placeholder's value in the trigger.
 func newValue(b branch, param string) string {
 	if param == intent.ParamData {
-		return b.upcast("new.type", "new.schema", "new.data")
+		return b.upcast("new.")
 	}
 	return "new." + param
 }
 
-// upcast is the expression of the data in the version the statement was written
-// for. Events of that version or a newer one stay as they are: what a live view
-// sees of an event does not change when a later version of its type is declared.
-func (b branch) upcast(kind, schema, data string) string {
+// upcast is the expression of an event's data in the version the statement was
+// written for; prefix stands before the names of the event's columns. Events of that
+// version or a newer one stay as they are: what a live view sees of an event does not
+// change when a later version of its type is declared.
+func (b branch) upcast(prefix string) string {
 	if b.schema <= 1 {
-		return data
+		return prefix + "data"
 	}
-	return fmt.Sprintf("case when %[2]s < %[4]d then es.upcast(%[1]s, %[2]s, %[3]s) else %[3]s end", kind, schema, data, b.schema)
+	return fmt.Sprintf("case when %[1]sschema < %[2]d then es.upcast(%[1]stype, %[1]sschema, %[1]sdata, %[1]smeta, %[1]sstream, %[1]sat) else %[1]sdata end", prefix, b.schema)
 }
 
 // triggerSQL makes the build's trigger on es.event. The appends wait for it, and it

@@ -272,10 +272,6 @@ func (c *code) makeBuild(ctx context.Context, tx pgx.Tx, url string, hash []byte
 		c.applySQL(b.schema(), b.schema()),
 		"revoke all on function "+b.schema()+".apply from public",
 		"reset role")
-	if c.view.Mode == intent.Inline {
-		// The trigger calls es.upcast as es_view.
-		texts = append(texts, "grant usage on schema es to es_view", "grant execute on function es.upcast to es_view")
-	}
 	return b, run(ctx, tx, texts)
 }
 

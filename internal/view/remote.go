@@ -150,13 +150,13 @@ func (r *remote) step(ctx context.Context, pos, to int64) (int64, error) {
 
 // fetch reads the next batch: its last position and the arrays of apply.
 func (r *remote) fetch(ctx context.Context, after, to int64) (last int64, arrays [][]byte, err error) {
-	conn, err := r.store.Pool().Acquire(ctx)
+	tx, err := r.store.Pool().BeginTx(ctx, unhurried)
 	if err != nil {
-		return after, nil, fmt.Errorf("read the log: %w", err)
+		return after, nil, fmt.Errorf("read the log: begin: %w", err)
 	}
-	defer conn.Release()
+	defer rollback(ctx, tx)
 	bounds := [][]byte{strconv.AppendInt(nil, after, 10), strconv.AppendInt(nil, to, 10)}
-	result := conn.Conn().PgConn().ExecParams(ctx, r.read, bounds, nil, nil, binaryFormat).Read()
+	result := tx.Conn().PgConn().ExecParams(ctx, r.read, bounds, nil, nil, binaryFormat).Read()
 	if result.Err != nil {
 		return after, nil, fmt.Errorf("read the log behind position %d: %w", after, result.Err)
 	}
