@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -95,6 +96,8 @@ func arguments(batches []intent.Batch) ([]any, error) {
 		meta     = make([]json.RawMessage, 0, n)
 		schema   = make([]*int32, 0, n)
 		subjects = make([]*string, 0, n)
+
+		hasMeta, hasSchema, hasSubjects bool
 	)
 	for _, b := range batches {
 		streams = append(streams, b.Stream)
@@ -108,10 +111,15 @@ func arguments(batches []intent.Batch) ([]any, error) {
 			typ = append(typ, e.Type)
 			data = append(data, e.Data)
 			meta = append(meta, e.Meta)
+			hasMeta = hasMeta || e.Meta != nil
 			var v *int32
 			if e.Schema != 0 {
+				if e.Schema < 1 || e.Schema > math.MaxInt32 {
+					return nil, &intent.InvalidError{Path: "schema", Text: fmt.Sprintf("event %s: schema %d is no version: they count from 1", e.ID, e.Schema)}
+				}
 				w := int32(e.Schema)
 				v = &w
+				hasSchema = true
 			}
 			schema = append(schema, v)
 			text, err := arrayText(e.Subjects)
@@ -119,7 +127,18 @@ func arguments(batches []intent.Batch) ([]any, error) {
 				return nil, err
 			}
 			subjects = append(subjects, text)
+			hasSubjects = hasSubjects || text != nil
 		}
+	}
+	// An array of nothing but null is left out: it costs both sides time.
+	if !hasMeta {
+		meta = nil
+	}
+	if !hasSchema {
+		schema = nil
+	}
+	if !hasSubjects {
+		subjects = nil
 	}
 	return []any{streams, expect, stream, id, typ, data, meta, schema, subjects}, nil
 }

@@ -306,3 +306,42 @@ func TestAppendFromPlainSQL(t *testing.T) {
 		t.Errorf("got %v, want %v", rows, want)
 	}
 }
+
+// TestPlansOutliveSmallTables: a session whose plans were made when the tables had a
+// few rows, and were known to, must not read them whole later.
+func TestPlansOutliveSmallTables(t *testing.T) {
+	t.Parallel()
+	s, db := newStore(t, "")
+	ctx := testContext(t)
+	for i := range 20 {
+		mustAppend(t, s, one(fmt.Sprintf("a/%d", i), intent.None, "x"))
+	}
+	number(t, db)
+	makeView(t, db, "now", "inline", "live", "null", 0)
+	db.Exec(t, "analyze")
+	conn := db.Conn(t)
+	for i := range 20 { // beyond the executions after which a plan is kept
+		tx, err := conn.Begin(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := one(fmt.Sprintf("a/%d", i), 1, "x")
+		for _, batches := range [][]intent.Batch{{first}, {first}, {one("a/0", intent.Any, "x"), one("b/0", intent.Any, "x")}} {
+			if _, err := AppendTx(ctx, tx, batches); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var scans []string
+		if err := tx.QueryRow(ctx, `select coalesce(array_agg(relname || ' ' || seq_scan), '{}') from pg_stat_xact_user_tables
+			where schemaname = 'es' and relname in ('event', 'stream', 'log') and seq_scan > 0
+			and (select count(*) from es.read('a/0')) + (select count(*) from es.read_log(0, 5)) + es.head() > 0`).Scan(&scans); err != nil {
+			t.Fatal(err)
+		}
+		if len(scans) > 0 {
+			t.Fatalf("round %d: tables were read whole: %v", i, scans)
+		}
+		if err := tx.Commit(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

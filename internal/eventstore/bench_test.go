@@ -96,3 +96,45 @@ func turn(b *testing.B, n int, done *[benchClients]int, f func(client, n int) er
 	wg.Wait()
 	return time.Since(start)
 }
+
+// BenchmarkAppendMany appends to one stream, to two of which one is only checked,
+// and batches, 16 clients at once.
+func BenchmarkAppendMany(b *testing.B) {
+	ctx := context.Background()
+	pg := cdctest.PrivatePostgres(b, map[string]string{"shared_buffers": "256MB", "max_wal_size": "4GB"})
+	db := pg.Database(b)
+	if _, err := Init(ctx, db.URL, InitOptions{}); err != nil {
+		b.Fatal(err)
+	}
+	conns := make([]*pgx.Conn, benchClients)
+	for i := range conns {
+		conns[i] = db.Conn(b)
+	}
+	for _, c := range []struct {
+		name           string
+		streams, check int
+		events         int // to each stream
+	}{{"1 stream, 1 event", 1, 0, 1}, {"1 stream, 1 check", 1, 1, 1}, {"2 streams", 2, 0, 1}, {"10 events", 1, 0, 10}, {"1000 events", 1, 0, 1000}} {
+		b.Run(c.name, func(b *testing.B) {
+			var done [benchClients]int
+			took := turn(b, b.N, &done, func(client, n int) error {
+				var batches []intent.Batch
+				for i := range c.streams {
+					batch := intent.Batch{Stream: fmt.Sprintf("course/%d-%d-%d", client, n%benchStreams, i), Expect: intent.Any}
+					for range c.events {
+						batch.Events = append(batch.Events, intent.NewEvent{ID: intent.NewID(), Type: "student-enrolled", Data: json.RawMessage(benchData)})
+					}
+					batches = append(batches, batch)
+				}
+				for i := range c.check {
+					batches = append(batches, intent.Batch{Stream: fmt.Sprintf("student/%d", (client*7+n*3+i)%benchStreams), Expect: intent.Any})
+				}
+				_, err := appendTo(ctx, conns[client], batches)
+				return err
+			})
+			b.ReportMetric(float64(b.N)/took.Seconds(), "calls/s")
+			b.ReportMetric(float64(b.N*c.streams*c.events)/took.Seconds(), "events/s")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}

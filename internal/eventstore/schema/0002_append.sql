@@ -122,7 +122,7 @@ begin
   if found then
     raise exception 'event % stands twice in one append', bad using errcode = '22023';
   end if;
-  select u into bad from unnest(ev_stream) u where u is null or u <> all (streams) limit 1;
+  select u into bad from unnest(ev_stream) u where not exists (select from unnest(streams) s where s = u) limit 1;
   if found then
     raise exception 'an event goes to stream %, which is not in streams', to_json(bad) using errcode = '22023';
   end if;
@@ -145,30 +145,34 @@ create function es.check_events(max_event int, undeclared boolean, ev_stream tex
   ev_meta jsonb[], ev_schema int[], ev_subjects text[]) returns void language plpgsql
 set search_path = pg_catalog, pg_temp as $$
 declare
-  e record;
+  bad record;
 begin
-  for e in
-    select u.*, d.schema, octet_length(u.da::text) + coalesce(octet_length(u.me::text), 0) as size
-      from unnest(ev_stream, ev_id, ev_type, ev_data, ev_meta, ev_schema, ev_subjects) with ordinality u(st, id, ty, da, me, sc, su, i)
-      left join es.declared d on d.type = u.ty
-     order by u.i
-  loop
-    if e.ty is null or octet_length(e.ty) not between 1 and 40 or e.ty ~ '[\u0001-\u001f\u007f-\u009f]' then
-      perform es.invalid('type', format('event %s: a type has 1 to 40 bytes and no control characters', e.id));
-    elsif jsonb_typeof(e.da) is distinct from 'object' then
-      perform es.invalid('data', format('event %s: data must be a JSON object', e.id));
-    elsif jsonb_typeof(e.me) <> 'object' then
-      perform es.invalid('meta', format('event %s: meta must be a JSON object', e.id));
-    elsif e.sc < 1 then
-      perform es.invalid('schema', format('event %s: schema counts from 1', e.id));
-    elsif e.size > max_event then
-      raise exception 'event % has % bytes of data and meta, at most % are allowed (max_event)', e.id, e.size, max_event using errcode = '54000';
-    elsif not es.subjects_ok(e.su) then
-      perform es.invalid('subjects', format('event %s: at most 100 subjects, of 1 to 512 bytes', e.id));
-    elsif not undeclared or e.schema is not null then
-      perform es.validate(e.st, e.ty, coalesce(e.sc, e.schema, 1), e.da, coalesce(e.me, '{}'));
-    end if;
-  end loop;
+  select * into bad from (
+    select u.i, u.id, octet_length(u.da::text) + coalesce(octet_length(u.me::text), 0) as size,
+           case when u.ty is null or octet_length(u.ty) not between 1 and 40 or u.ty ~ '[\u0001-\u001f\u007f-\u009f]' then 'type'
+                when jsonb_typeof(u.da) is distinct from 'object' then 'data'
+                when jsonb_typeof(u.me) <> 'object' then 'meta'
+                when u.sc < 1 then 'schema'
+                when octet_length(u.da::text) + coalesce(octet_length(u.me::text), 0) > max_event then 'size'
+                when not es.subjects_ok(u.su) then 'subjects' end as field
+      from unnest(ev_id, ev_type, ev_data, ev_meta, ev_schema, ev_subjects) with ordinality u(id, ty, da, me, sc, su, i)) v
+   where v.field is not null order by v.i limit 1;
+  if bad.field = 'size' then
+    raise exception 'event % has % bytes of data and meta, at most % are allowed (max_event)', bad.id, bad.size, max_event using errcode = '54000';
+  elsif found then
+    perform es.invalid(bad.field, format('event %s: %s', bad.id, case bad.field
+      when 'type' then 'a type has 1 to 40 bytes and no control characters'
+      when 'schema' then 'schema counts from 1'
+      when 'subjects' then 'at most 100 subjects, of 1 to 512 bytes'
+      else bad.field || ' must be a JSON object' end));
+  end if;
+  if not undeclared or exists (select from es.declared d where d.type = any (ev_type)) then
+    perform es.validate(u.st, u.ty, coalesce(u.sc, d.schema, 1), u.da, coalesce(u.me, '{}'))
+       from unnest(ev_stream, ev_type, ev_data, ev_meta, ev_schema) with ordinality u(st, ty, da, me, sc, i)
+       left join es.declared d on d.type = u.ty
+      where not undeclared or d.type is not null
+      order by u.i;
+  end if;
 end $$;
 
 -- es.append_all is es.append for every call. Rows of streams are taken in the order
@@ -183,6 +187,7 @@ declare
   n     int := cardinality(ev_id);
   names text[] := '{}';                               -- as sorted
   base  bigint[] := '{}';                             -- the version each has
+  news  bigint[] := '{}';                             -- the events each gets
   meta  record;
   s     record;
   v     bigint;
@@ -193,10 +198,11 @@ begin
     return query select * from es.repeated(streams, expect, ev_stream, ev_id, ev_type);
     return;
   end if;
-  for s in select u.name, u.x, u.name = any (ev_stream) as written
-             from unnest(streams, expect) u(name, x) order by u.name collate "C" loop
+  for s in select u.name, u.x, coalesce(c.n, 0) as n
+             from unnest(streams, expect) u(name, x) left join (select e, count(*) as n from unnest(ev_stream) e group by e) c on c.e = u.name
+            order by u.name collate "C" loop
     loop
-      if s.written then
+      if s.n > 0 then
         select t.version, t.closed is not null into v, ended from es.stream t where t.stream = s.name for no key update;
       else
         select t.version, false into v, ended from es.stream t where t.stream = s.name for share;
@@ -206,7 +212,7 @@ begin
       v := 0;
       ended := false;
       -- Where nothing is written a missing row is made only to hold others off.
-      exit when not s.written and s.x is distinct from 0;
+      exit when s.n = 0 and s.x is distinct from 0;
       insert into es.stream values (s.name, 0) on conflict do nothing;
     end loop;
     -- The same call may have come first while we waited.
@@ -222,13 +228,14 @@ begin
     end if;
     names := names || s.name;
     base := base || v;
+    news := news || s.n;
   end loop;
   if n > 0 then
     if exists (select from es.event e where e.id = any (ev_id)) then
       return query select * from es.repeated(streams, expect, ev_stream, ev_id, ev_type);
       return;
     end if;
-    select m.max_event, m.undeclared into meta from es.meta m;
+    select m.max_event, m.undeclared into meta from es.meta m where m.one;
     perform es.check_events(meta.max_event, meta.undeclared, ev_stream, ev_id, ev_type, ev_data, ev_meta, ev_schema, ev_subjects);
     -- In the order of the call, which becomes that of the log.
     insert into es.event (id, stream, version, type, schema, data, meta, subjects)
@@ -243,18 +250,19 @@ begin
     if v <> n then
       perform es.conflict(streams[1], null, 0, 'events of this append were stored at the same moment, in other streams');
     end if;
-    update es.stream t set version = t.version + c.n
-      from (select u, count(*) as n from unnest(ev_stream) u group by u) c where t.stream = c.u;
+    update es.stream t set version = t.version + l.n from unnest(names, news) l(name, n) where t.stream = l.name and l.n > 0;
   end if;
-  return query
-    select l.name, l.v + (select count(*) from unnest(ev_stream) u where u = l.name), false, ev_id[n]
-      from unnest(names, base) with ordinality l(name, v, i) order by l.i;
+  return query select l.name, l.v + l.n, false, ev_id[cardinality(ev_id)] from unnest(names, base, news) with ordinality l(name, v, n, i) order by l.i;
 end $$;
 
 -- es.append stores events, all of a call or none, and is idempotent: a call whose
 -- events are stored is answered as the first time, before any version is looked
 -- at. A row for each stream, sorted; the token is the id of the call's event that
 -- is last in the log.
+--
+-- Plans are kept by a session for as long as it lasts. One made while the tables were
+-- small must not read them whole when they have grown: enable_seqscan is off. jit
+-- would answer to the cost that this puts on what has no index.
 --
 -- What stands here is the short way of the common call, one event to a stream that
 -- is there: settings and repetition in one look, the stream's row taken and moved
@@ -266,7 +274,7 @@ create function es.append(
   ev_meta jsonb[] default null, ev_schema int[] default null,
   ev_subjects text[] default null                     -- of each event an array's text: '{stu_9}'
 ) returns table (stream text, version bigint, duplicate boolean, token uuid) language plpgsql
-security definer set search_path = pg_catalog, pg_temp as $$
+security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 #variable_conflict use_column
 declare
   s     text := streams[1];
@@ -287,7 +295,7 @@ begin
      and coalesce(cardinality(ev_meta), 1) = 1 and coalesce(cardinality(ev_schema), 1) = 1 and coalesce(cardinality(ev_subjects), 1) = 1
      and coalesce(array_ndims(ev_meta), 1) = 1 and coalesce(array_ndims(ev_schema), 1) = 1 and coalesce(array_ndims(ev_subjects), 1) = 1 then
     select m.max_event, m.undeclared, (select d.schema from es.declared d where d.type = ty), exists (select from es.event e where e.id = token)
-      into most, free, known, again from es.meta m;
+      into most, free, known, again from es.meta m where m.one;
     if not again then
       update es.stream t set version = t.version + 1
        where t.stream = s and t.closed is null and (x is null or t.version = x or x = -1 and t.version > 0)

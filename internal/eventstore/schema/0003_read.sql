@@ -6,15 +6,15 @@ security definer set search_path = pg_catalog, pg_temp as $$ select version from
 
 -- es.head is the greatest position of the log, 0 while it is empty.
 create function es.head() returns bigint language sql stable
-security definer set search_path = pg_catalog, pg_temp as $$ select coalesce(max(pos), 0) from es.log $$;
+security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$ select coalesce(max(pos), 0) from es.log $$;
 
 -- es.read gives the events of a stream, from version to version. pos, tx and lsn are
 -- null until an event is numbered. Positions are looked up event by event, whatever
--- the planner thinks of the tables' sizes; the same below.
+-- the planner thinks of the tables' sizes; the same below (see es.append).
 create function es.read(stream text, from_version bigint default 1, to_version bigint default null)
 returns table (id uuid, stream text, version bigint, type text, schema int, data jsonb, meta jsonb, subjects text[],
                at timestamptz, pos bigint, tx bigint, lsn pg_lsn) language sql stable
-security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
   select e.id, e.stream, e.version, e.type, e.schema, e.data, e.meta, e.subjects, e.at, l.pos, l.tx, l.lsn
     from es.event e left join lateral (select * from es.log n where n.event = e.id offset 0) l on true
    where e.stream = $1 and e.version >= coalesce($2, 1) and e.version <= coalesce($3, 9223372036854775807)
@@ -26,7 +26,7 @@ $$;
 create function es.read_log(after bigint, max_events int, types text[] default null)
 returns table (id uuid, stream text, version bigint, type text, schema int, data jsonb, meta jsonb, subjects text[],
                at timestamptz, pos bigint, tx bigint, lsn pg_lsn) language sql stable
-security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
   select e.id, e.stream, e.version, e.type, e.schema, e.data, e.meta, e.subjects, e.at, l.pos, l.tx, l.lsn
     from es.log l cross join lateral (select * from es.event s where s.id = l.event offset 0) e
    where l.pos > $1 and ($3 is null or e.type = any ($3))
@@ -37,7 +37,7 @@ $$;
 -- (null: not numbered yet). ES404 where it does not know the view or the event,
 -- ES425 where the event is of a transaction that is still open: this one.
 create function es.progress(view text, token uuid) returns table (seen boolean, pos bigint) language plpgsql
-security definer set search_path = pg_catalog, pg_temp as $$
+security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 #variable_conflict use_column
 declare
   ev  record;
