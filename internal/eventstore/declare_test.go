@@ -72,7 +72,7 @@ func TestInstallOnlyWhatDiffers(t *testing.T) {
 		t.Errorf("the check has declared %s types", n)
 	}
 	oids := func() string {
-		return db.Value(t, `select string_agg(proname || ' ' || oid, ',' order by proname) from pg_proc where pronamespace = 'es'::regnamespace and proname !~ '^(upcast|fold|state) '`)
+		return db.Value(t, `select string_agg(proname || ' ' || oid, ',' order by oid) from pg_proc where pronamespace = 'es'::regnamespace and proname !~ '^(upcast|fold|state) '`)
 	}
 	var before string
 	for _, step := range []struct {
