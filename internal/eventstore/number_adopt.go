@@ -15,9 +15,11 @@ import (
 
 // Adopt numbers the events that stand in a snapshot and have no position: all of
 // them at the first start, those of the gap where a slot was lost. next gives the
-// ids of every event of the snapshot in any order and io.EOF behind the last; at is
-// where the stream goes on behind the snapshot, r the reader from then on. One
-// transaction; durable when it returns how many were numbered.
+// ids of every event of the snapshot in any order and io.EOF behind the last; r is the
+// reader from then on, at the snapshot's consistent point, where the stream goes on.
+// hook, which may be nil, is told adopt-rows and adopt-commit. One transaction;
+// durable when it returns how many were numbered. After an error the LogWriter is of
+// no use any more.
 //
 // The commit order of those events is not known any more. Every stream keeps the
 // order of its versions; otherwise they follow the time of their appending. Their
