@@ -272,6 +272,8 @@ var errFeedsChanged = errors.New("views were switched meanwhile")
 //
 // The order in which two of them change a row is that of their commits in the
 // store: the second waits for the row until the first is committed there as well.
+// And what an append can know of in the store it sees in the other database too
+// (awaitDecided).
 func (c *Coordinator) distributed(ctx context.Context, batches []intent.Batch, feeds []feed) (intent.Receipt, error) {
 	parts := []openTx{{name: "the store"}}
 	at := map[string]int{} // in parts, by database
@@ -282,7 +284,13 @@ func (c *Coordinator) distributed(ctx context.Context, batches []intent.Batch, f
 			}
 		}
 	}()
-	key, err := lockKey(ctx, c.store.Pool())
+	owner, err := c.owners.Acquire(ctx)
+	if err != nil {
+		return intent.Receipt{}, fmt.Errorf("append: %w", err)
+	}
+	defer owner.Release()
+	parts[0].conn = owner.Conn()
+	g, err := c.name(ctx, owner.Conn())
 	if err != nil {
 		return intent.Receipt{}, err
 	}
@@ -301,19 +309,9 @@ func (c *Coordinator) distributed(ctx context.Context, batches []intent.Batch, f
 		defer conn.Release()
 		at[f.database] = len(parts)
 		parts = append(parts, openTx{conn.Conn(), f.database})
-		if err := beginThere(ctx, conn.Conn(), key); err != nil {
+		if err := beginThere(ctx, conn.Conn(), g); err != nil {
 			return intent.Receipt{}, fmt.Errorf("append: begin in %s: %w", f.database, err)
 		}
-	}
-	owner, err := c.owners.Acquire(ctx)
-	if err != nil {
-		return intent.Receipt{}, fmt.Errorf("append: %w", err)
-	}
-	defer owner.Release()
-	parts[0].conn = owner.Conn()
-	g, err := c.name(ctx, owner.Conn())
-	if err != nil {
-		return intent.Receipt{}, err
 	}
 	receipt, done, err := c.apply(ctx, parts, at, batches, feeds)
 	if err != nil || done {
@@ -337,15 +335,16 @@ func (c *Coordinator) name(ctx context.Context, conn *pgx.Conn) (gid, error) {
 	return gid{store: id, owner: ownerOf(conn), id: intent.NewID()}, err
 }
 
-// beginThere begins an append's transaction in another database.
-func beginThere(ctx context.Context, conn *pgx.Conn, key int64) error {
+// beginThere begins an append's transaction in another database, with the locks by
+// which others know of it.
+func beginThere(ctx context.Context, conn *pgx.Conn, g gid) error {
 	if _, err := conn.Exec(ctx, "begin isolation level read committed"); err != nil {
 		return err
 	}
 	if err := setLockTimeout(ctx, conn, lockWait); err != nil {
 		return err
 	}
-	_, err := conn.Exec(ctx, `select pg_advisory_xact_lock_shared($1)`, key)
+	_, err := conn.Exec(ctx, `select pg_advisory_xact_lock_shared($1), pg_advisory_xact_lock($2)`, quietKey(g.store), g.key())
 	return err
 }
 
@@ -375,6 +374,9 @@ func (c *Coordinator) apply(ctx context.Context, parts []openTx, at map[string]i
 	if r, err = eventstore.AppendTx(ctx, tx, batches); err != nil || r.Duplicate {
 		return r, true, err
 	}
+	if err := awaitDecided(ctx, tx, parts[1:]); err != nil {
+		return r, false, err
+	}
 	var ids [][16]byte // in the order of the call, which is that of the log
 	for _, b := range batches {
 		for _, e := range b.Events {
@@ -394,6 +396,39 @@ func (c *Coordinator) apply(ctx context.Context, parts []openTx, at map[string]i
 		}
 	}
 	return r, false, nil
+}
+
+// awaitDecided waits, in the other databases, for the appends that are committed in
+// the store or about to be. Such an append has let go of its stream, and its rows
+// are not visible there yet: a statement would miss them, though its event comes
+// later in the log. Their decisions are seen here, for they are written before the
+// commit in the store and deleted after those elsewhere; there, each holds a lock of
+// its own to its end.
+func awaitDecided(ctx context.Context, tx pgx.Tx, there []openTx) error {
+	rows, err := tx.Query(ctx, `select gid from es.decision`)
+	if err != nil {
+		return fmt.Errorf("append: read es.decision: %w", err)
+	}
+	names, err := collectText(rows)
+	if err != nil {
+		return fmt.Errorf("append: read es.decision: %w", err)
+	}
+	var keys []int64
+	for _, name := range names {
+		if g, _, ok := parseGID(name + ":0"); ok {
+			keys = append(keys, g.key())
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	slices.Sort(keys)
+	for _, p := range there {
+		if _, err := p.conn.Exec(ctx, `select pg_advisory_xact_lock_shared(k) from unnest($1::bigint[]) k`, keys); err != nil {
+			return fmt.Errorf("append: wait for earlier appends in %s: %w", p.name, err)
+		}
+	}
+	return nil
 }
 
 // viewRefuses is the error of a view's statement: as that of an inline view in the

@@ -77,6 +77,11 @@ func (s *switching) begin(ctx context.Context) error {
 			return fmt.Errorf("set statement_timeout: %w", err)
 		}
 	}
+	for _, p := range s.parts[1:] { // appends wait for it behind a decision
+		if _, err := p.conn.Exec(ctx, `select pg_advisory_xact_lock($1)`, s.gid.key()); err != nil {
+			return fmt.Errorf("lock in %s: %w", p.name, err)
+		}
+	}
 	if s.exclusive() {
 		if _, err := s.parts[0].conn.Exec(ctx, `lock table es.event in share row exclusive mode`); err != nil {
 			return fmt.Errorf("hold appends off: %w", err)
@@ -86,12 +91,19 @@ func (s *switching) begin(ctx context.Context) error {
 }
 
 // holdBetween makes the appends that are on their way to another database come to
-// their end, and holds off new ones.
+// their end, and holds off new ones until the connections are closed.
 func (s *switching) holdBetween(ctx context.Context) error {
-	if s.pair.live == nil || s.pair.live.mode != intent.Inline || s.pair.live.database == "" {
-		return nil
+	held := map[string]bool{}
+	for _, b := range []*buildRow{s.pair.live, &s.pair.next} {
+		if b == nil || b.mode != intent.Inline || b.database == "" || held[b.database] {
+			continue
+		}
+		held[b.database] = true
+		if err := lockQuiet(ctx, s.place(*b).conn, quietKey(s.gid.store), s.options.LockTimeout); err != nil {
+			return err
+		}
 	}
-	return lockQuiet(ctx, s.place(*s.pair.live).conn, quietKey(s.gid.store), s.options.LockTimeout)
+	return nil
 }
 
 // number waits, on another connection, until what was appended has positions. The

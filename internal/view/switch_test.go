@@ -371,10 +371,11 @@ func TestBuildKilledHalfWay(t *testing.T) {
 	}
 }
 
-// fillCourse stores n events at once.
+// fillCourse stores n events at once, and numbers them.
 func fillCourse(t *testing.T, db *cdctest.DB, n int) {
 	t.Helper()
 	db.Exec(t, fmt.Sprintf(`insert into es.stream values ('course/bulk', %[1]d);
 		insert into es.event (id, stream, version, type, data)
-		select gen_random_uuid(), 'course/bulk', i, 'student-enrolled', jsonb_build_object('course', 'bulk', 'student', 's' || i %% 1000) from generate_series(1, %[1]d) i`, n))
+		select gen_random_uuid(), 'course/bulk', i, 'student-enrolled', jsonb_build_object('course', 'bulk', 'student', 's' || i %% 1000) from generate_series(1, %[1]d) i;
+		insert into es.log (pos, event, lsn, tx) select version, id, '0/1', 1 from es.event; analyze es.log; analyze es.event`, n))
 }

@@ -68,15 +68,10 @@ func positionThere(ctx context.Context, here, there querier, b buildRow) (int64,
 	return pos, nil
 }
 
-// lockKey is the advisory lock, in another Postgres, of the appends on their way
+// quietKey is the advisory lock, in another Postgres, of the appends on their way
 // between the store and that database: each holds it shared, from before its first
 // statement until it is committed there, as part of the prepared transaction. Who
 // holds it alone knows that both databases agree.
-func lockKey(ctx context.Context, here querier) (int64, error) {
-	id, err := storeID(ctx, here)
-	return quietKey(id), err
-}
-
 func quietKey(store intent.ID) int64 {
 	d := store.Derive("appends on their way")
 	return int64(binary.BigEndian.Uint64(d[8:]))
@@ -85,7 +80,7 @@ func quietKey(store intent.ID) int64 {
 // errInDoubt says that an append between two databases does not come to its end.
 var errInDoubt = errors.New("an append between the two databases is not finished and nobody finishes it: a daemon does within a minute, start `cdc run`, or try again")
 
-// lockQuiet takes the lock of lockKey in the session; it waits for at most limit,
+// lockQuiet takes the lock of quietKey in the session; it waits for at most limit,
 // and keeps new appends waiting for as long.
 func lockQuiet(ctx context.Context, there *pgx.Conn, key int64, limit time.Duration) error {
 	tx, err := there.Begin(ctx)

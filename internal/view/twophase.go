@@ -2,6 +2,7 @@ package view
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
@@ -39,6 +40,10 @@ type gid struct {
 }
 
 const gidPrefix = "es:"
+
+// key is of the advisory lock that the transaction holds, in the databases other
+// than the store, until it is committed or rolled back there.
+func (g gid) key() int64 { return int64(binary.BigEndian.Uint64(g.id[8:])) }
 
 // decision is the name in es.decision.
 func (g gid) decision() string {

@@ -95,10 +95,11 @@ func (v *verification) inlineElsewhere(ctx context.Context) (VerifyReport, error
 
 // snapshots has here and a new transaction there see the same appends.
 func (v *verification) snapshots(ctx context.Context, here pgx.Tx, there *pgx.Conn) (pgx.Tx, error) {
-	key, err := lockKey(ctx, v.store.Pool())
+	id, err := storeID(ctx, v.store.Pool())
 	if err != nil {
 		return nil, err
 	}
+	key := quietKey(id)
 	bounded, cancel := context.WithTimeout(ctx, 2*agreeLimit)
 	defer cancel()
 	if err := lockQuiet(bounded, there, key, agreeLimit); err != nil {
