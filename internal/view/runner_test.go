@@ -184,18 +184,19 @@ func TestTwoRunners(t *testing.T) {
 	u.append(t, store, 10)
 	number(t, store)
 	databases := map[string]string{there.DatabaseName(): other.URL}
-	for range 2 {
-		head := eventstore.NewHead()
-		startRunner(t, Config{Store: store, Head: head, Databases: databases})
-		t.Cleanup(func() { head.Set(maxPosition) })
-		defer func() { head.Set(maxPosition) }()
+	heads := []*eventstore.Head{eventstore.NewHead(), eventstore.NewHead()}
+	for _, h := range heads {
+		startRunner(t, Config{Store: store, Head: h, Databases: databases})
 	}
 	awaitLive(t, store, "there", 10)
-	for range 40 {
-		u.append(t, store, 10)
-		number(t, store)
+	var head int64
+	for range 100 {
+		u.append(t, store, 4)
+		head = number(t, store)
+		for _, h := range heads { // both at once
+			h.Set(head)
+		}
 	}
-	head := number(t, store)
 	awaitLive(t, store, "here", head)
 	awaitLive(t, store, "there", head)
 	checkRows(t, "here", tableRows(t, db, "views.here"), u.placesRows())
@@ -234,5 +235,69 @@ func TestReadYourOwnWrite(t *testing.T) {
 	close(behind)
 	if _, err := store.Wait(testContext(t), "nowhere", intent.NewID(), testLimit); !errors.Is(err, eventstore.ErrNotFound) {
 		t.Errorf("got %v, want ErrNotFound", err)
+	}
+}
+
+// Of two that apply the same batch at the same time, one waits and then applies
+// nothing.
+func TestSameBatchTwice(t *testing.T) {
+	t.Parallel()
+	for _, elsewhere := range []bool{false, true} {
+		t.Run(fmt.Sprint("elsewhere ", elsewhere), func(t *testing.T) {
+			t.Parallel()
+			db, store := openStore(t)
+			u := newUniversity(t, newSeed())
+			u.append(t, store, 30)
+			number(t, store)
+			v := places("p", intent.Async)
+			if elsewhere {
+				db = cdctest.Database(t)
+				v.Database = db.URL
+			}
+			build := install(t, store, intent.Definitions{Events: universityTypes, Views: []intent.View{v}})[0].Build
+			row, err := findBuild(testContext(t), store.Pool(), "p", build)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := compile(v, universityTypes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			open := func(hook func(string)) (s source) {
+				s = newLocal(store, c, row, hook)
+				if elsewhere {
+					s = newRemote(store, c, row, v.Database, hook)
+				}
+				t.Cleanup(s.close)
+				if pos, err := s.position(testContext(t)); pos != 0 || err != nil {
+					t.Fatalf("got position %d, %v", pos, err)
+				}
+				return s
+			}
+			second := open(func(string) {})
+			ended := make(chan string, 1)
+			first := open(func(point string) {
+				if point != HookApplied {
+					return
+				}
+				go func() {
+					pos, err := second.step(testContext(t), 0, maxPosition)
+					ended <- fmt.Sprint(pos, " ", err)
+				}()
+				await(t, "the second to wait for the first", func() bool {
+					return db.Value(t, "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'") == "1"
+				})
+			})
+			if pos, err := first.step(testContext(t), 0, maxPosition); pos != 30 || err != nil {
+				t.Errorf("the first: got %d, %v; want 30", pos, err)
+			}
+			if got := <-ended; got != "0 <nil>" {
+				t.Errorf("the second: got %s, want 0 and no error", got)
+			}
+			if pos, err := second.position(testContext(t)); pos != 30 || err != nil {
+				t.Errorf("position: got %d, %v; want 30", pos, err)
+			}
+			checkRows(t, "p", tableRows(t, db, row.table()), u.placesRows())
+		})
 	}
 }
