@@ -60,7 +60,11 @@ func checkOne(ctx context.Context, pool *pgxpool.Pool, v intent.View, events []i
 	}
 	defer release()
 	if v.Database != "" && v.Mode == intent.Inline {
-		if fault := twoPhase(ctx, conn, "the other Postgres"); fault != "" {
+		fault := twoPhase(ctx, conn, v.DatabaseName())
+		if fault == "" {
+			fault = twoPhase(ctx, pool, "the store's Postgres")
+		}
+		if fault != "" {
 			return FaultsError{{Path: path + ".mode", Text: fault}}, nil
 		}
 	}
