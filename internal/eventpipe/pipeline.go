@@ -231,6 +231,9 @@ func Install(ctx context.Context, store *eventstore.Store, defs intent.Definitio
 	if err != nil {
 		return nil, definition(err)
 	}
+	if err := reaction.Check(ctx, store, defs); err != nil {
+		return nil, definition(err)
+	}
 	reactions, err := reaction.Install(ctx, store, defs)
 	if err != nil {
 		return nil, err
