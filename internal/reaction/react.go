@@ -175,7 +175,7 @@ type row struct {
 // the newest schema.
 func (w *worker) query(ctx context.Context, tx pgx.Tx, e *intent.Event) ([]row, error) {
 	result, err := tx.Query(ctx, "select type, data, stream from "+functionName(w.Name, slices.Index(w.When, e.Type))+
-		"($1, $2, $3, $4, $5, $6, es.upcast($5, $6, $7), $8, $9) limit $10",
+		"($1, $2, $3, $4, $5, $6, es.upcast($5, $6, $7, $8, $3, $9), $8, $9) limit $10",
 		e.Position, [16]byte(e.ID), e.Stream, e.Version, e.Type, int32(e.Schema), e.Data, e.Meta, e.At, rowsMost+1)
 	if err != nil {
 		return nil, fmt.Errorf("run its query: %w", err)
