@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"os"
 	"os/exec"
 	"slices"
@@ -13,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"cdc/internal/cdc"
 	"cdc/internal/cdctest"
@@ -94,6 +97,16 @@ func TestInlineElsewhere(t *testing.T) {
 	if !errors.As(err, &invalid) || !strings.Contains(invalid.Text, "POST /v1/append") {
 		t.Errorf("plain SQL: got %v, want a refusal that names POST /v1/append", err)
 	}
+	app := login(t, c.db, "app_"+c.db.Name, "in role es_writer")
+	conn, err := pgx.Connect(testContext(t), app)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = conn.Exec(testContext(t), `set es.coordinated = 'on'; select * from es.append(array['course/c'], array[null::bigint], array['course/c'], array[gen_random_uuid()], array['student-enrolled'], array['{"course": "c", "student": "s"}'::jsonb])`)
+	if !hasCode(err, codeInvalidEvent) {
+		t.Errorf("plain SQL of an application that says it is a coordinator: got %v, want %s", err, codeInvalidEvent)
+	}
+	closeConn(conn)
 	if _, err := c.store.Append(testContext(t), []intent.Batch{{Stream: "other/1", Events: []intent.NewEvent{{ID: intent.NewID(), Type: "other", Data: []byte(`{}`)}}}}); err != nil {
 		t.Errorf("a type the view does not take, by plain SQL: %v", err)
 	}
@@ -241,6 +254,97 @@ func TestRecoverLeavesTheLivingAlone(t *testing.T) {
 	c.equal("enrolments")
 }
 
+// The other database goes away, or the deciding session does, at every step: the
+// caller is told what is known, and in the end both databases agree.
+func TestCoordinatorLosesAConnection(t *testing.T) {
+	t.Parallel()
+	c := newCampus(t, cdctest.Postgres(t))
+	direct, err := url.Parse(c.elsewhere(cdctest.Postgres(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := cdctest.NewProxy(t, direct.Host)
+	direct.Host = proxy.Addr
+	v := enrolments("enrolments", intent.Inline)
+	v.Database = direct.String()
+	c.urls = map[string]string{v.DatabaseName(): v.Database}
+	install(t, c.store, c.define(v))
+	stop := c.follow()
+	awaitLive(t, c.store, v.Name, 0)
+	stop()
+
+	away := func() {
+		proxy.Refuse()
+		proxy.Cut()
+	}
+	undecided := func() {
+		c.db.Exec(t, `select pg_terminate_backend(pid, 10000) from pg_locks where locktype = 'advisory' and objsubid = 1 and mode = 'ExclusiveLock' and granted and pid is not null
+			and database = (select oid from pg_database where datname = current_database()) and pid in (select pid from pg_stat_activity where query ~ '^(prepare transaction|insert into es.decision)')`)
+	}
+	for _, tc := range []struct {
+		point string
+		fault func()
+		want  string // of the error
+		there bool   // the event, in the end
+	}{
+		{"applied", away, "other", false},
+		{"prepared-0", away, "other", false},
+		{"prepared-1", undecided, "undecided", false},
+		{"decided", undecided, "undecided", true},
+		{"committed-0", away, "behind", true},
+	} {
+		done := false
+		k := c.coordinator(func(at string) {
+			if at == tc.point && !done {
+				done = true
+				tc.fault()
+			}
+		})
+		batches := enrol("c", tc.point)
+		_, err := k.Append(testContext(t), batches)
+		var behind *BehindError
+		var open *UndecidedError
+		got := "other"
+		switch {
+		case err == nil:
+			got = "none"
+		case errors.As(err, &behind):
+			got = "behind"
+		case errors.As(err, &open):
+			got = "undecided"
+		}
+		if got != tc.want {
+			t.Errorf("at %s: got %s (%v), want %s", tc.point, got, err, tc.want)
+		}
+		if tc.want == "behind" {
+			if err := k.Recover(testContext(t)); err == nil {
+				t.Errorf("at %s: recovery says nothing of a database that is away", tc.point)
+			}
+			if n := c.db.Value(t, `select count(*) from es.decision`); n != "1" {
+				t.Errorf("at %s: %s decisions while a database is away, want 1", tc.point, n)
+			}
+			if _, err := k.Append(testContext(t), enrol("other", "s")); err == nil {
+				t.Errorf("at %s: an append while the other database is away succeeds", tc.point)
+			}
+		}
+		proxy.Heal()
+		await(t, "recovery of "+tc.point, func() bool {
+			return k.Recover(testContext(t)) == nil && len(c.prepared()) == 0 && c.db.Value(t, `select count(*) from es.decision`) == "0"
+		})
+		event := c.db.Value(t, `select count(*) from es.event where data->>'student' = '`+tc.point+`'`)
+		row := c.there.Value(t, `select count(*) from views.enrolments where student = '`+tc.point+`'`)
+		want := map[bool]string{true: "1", false: "0"}[tc.there]
+		if event != want || row != want {
+			t.Errorf("at %s: %s events and %s rows, want %s of each", tc.point, event, row, want)
+		}
+		again, err := k.Append(testContext(t), batches)
+		if err != nil || again.Duplicate != tc.there {
+			t.Errorf("at %s: the same append again: got %+v, %v; want a duplicate: %t", tc.point, again, err, tc.there)
+		}
+	}
+	c.equal("enrolments")
+}
+
 func TestTwoPhaseIsRefusedWhereItIsOff(t *testing.T) {
 	t.Parallel()
 	off := cdctest.PrivatePostgres(t, map[string]string{"max_prepared_transactions": "0"})
@@ -253,10 +357,38 @@ func TestTwoPhaseIsRefusedWhereItIsOff(t *testing.T) {
 	if err := CheckTwoPhase(testContext(t), store.Pool(), db.URL); err != nil {
 		t.Errorf("on in both: %v", err)
 	}
-	_, there := db, off.Database(t)
-	away := openIn(t, there)
-	if err := CheckTwoPhase(testContext(t), away.Pool()); !errors.As(err, &terminal) {
+	c := newCampus(t, off)
+	if err := CheckTwoPhase(testContext(t), c.store.Pool()); !errors.As(err, &terminal) {
 		t.Errorf("off in the store: got %v", err)
+	}
+	inline := enrolments("e", intent.Inline)
+	inline.Database = c.elsewhere(off)
+	if _, err := Build(testContext(t), c.store, inline, universityTypes); err == nil || !strings.Contains(err.Error(), "max_prepared_transactions") {
+		t.Errorf("an inline view there: got %v, want a fault that names the setting", err)
+	}
+
+	// An async view is switched without: there first. Cut off in between, it is
+	// finished by the next switch.
+	async := enrolments("e", intent.Async)
+	async.Database = inline.Database
+	install(t, c.store, c.define(async))
+	stop := c.follow()
+	newUniversity(t, newSeed()).append(t, c.store, 50)
+	c.applied("e")
+	stop()
+	changed := wide("e", intent.Async)
+	changed.Database = inline.Database
+	build := c.build(changed)
+	c.killSwitchAt("committed-1", "e")
+	if live := c.db.Value(t, `select build from es.view where state = 'live'`); live == fmt.Sprint(build) {
+		t.Error("the switch was not cut off before the store's commit")
+	}
+	c.switchTo("e")
+	c.follow()
+	newUniversity(t, newSeed()).append(t, c.store, 10)
+	c.applied("e")
+	if r := c.equal("e"); r.Build != build || r.Position != 60 {
+		t.Errorf("live is build %d at %d, want %d at 60", r.Build, r.Position, build)
 	}
 }
 

@@ -292,7 +292,11 @@ func (s *switching) commit(ctx context.Context) error {
 	return nil
 }
 
+// commitOpen commits, also where the time is up by then: whether it was committed
+// would not be known.
 func commitOpen(ctx context.Context, p openTx) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleLimit)
+	defer cancel()
 	tag, err := p.conn.Exec(ctx, "commit")
 	if err != nil {
 		return fmt.Errorf("commit: %w", err)
