@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -71,8 +72,16 @@ func (v *validator) clash(a, b string) {
 	if sameDatabase && p.Publication == q.Publication {
 		v.fault(path+".publication", "publication %s is pipeline %s's too: each manages its own, set another", v.show(path+".publication", q.Publication), a)
 	}
-	if sameDatabase && p.Mode == ModeEvents && q.Mode == ModeEvents {
+	switch {
+	case p.Mode != ModeEvents || q.Mode != ModeEvents:
+	case sameDatabase:
 		v.fault(path+".mode", "pipeline %s is of mode: events on the same database: a database has one log of events, put both into one pipeline", a)
+	default: // POST /v1/append and the commands about events name no store
+		v.fault(path+".mode", "pipeline %s is of mode: events too: a file has one, run a daemon of its own for another store", a)
+	}
+	if sameDatabase {
+		v.storeAsRows(a, b)
+		v.storeAsRows(b, a)
 	}
 	if i, j, ok := v.sharedTopic(from, to, sameDatabase); ok {
 		switch {
@@ -88,6 +97,24 @@ func (v *validator) clash(a, b string) {
 			if t.topic == u.topic {
 				v.fault(path+u.key, "topic %s is %s of pipeline %s too: two pipelines never share a topic, set another", v.show(path+u.key, u.topic), t.key[1:], a)
 			}
+		}
+	}
+}
+
+// storeAsRows refuses a pipeline of rows that captures the tables of the event
+// store: they are the other pipeline's, and not what readers should rely on.
+func (v *validator) storeAsRows(rows, events string) {
+	if v.Pipelines[rows].Mode != ModeCDC || v.Pipelines[events].Mode != ModeEvents {
+		return
+	}
+	const schema, table = "es", "event"
+	o := v.outlines[rows]
+	if slices.ContainsFunc(o.exclude, func(p Pattern) bool { return p.text != "" && p.Match(schema, table) }) {
+		return
+	}
+	for i, p := range o.tables {
+		if p.text != "" && p.Match(schema, table) {
+			v.fault(fmt.Sprintf("pipelines.%s.tables[%d]", rows, i), "%s covers the event store of pipeline %s, which publishes it: write exclude: [\"es.*\"]", v.showTable(rows, i), events)
 		}
 	}
 }
