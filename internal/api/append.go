@@ -26,10 +26,8 @@ func (h *handler) append(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer h.bodies.Release(room)
 	// The body's time begins now that it is read.
-	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Now().Add(bodyTimeout))
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, h.MaxBody))
-	_ = rc.SetReadDeadline(time.Time{}) // see bounded
 	if err != nil {
 		if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
 			return err

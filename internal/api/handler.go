@@ -172,9 +172,6 @@ func (h *handler) bounded(fn func(http.ResponseWriter, *http.Request) error) fun
 		select {
 		case h.long <- struct{}{}:
 			defer func() { <-h.long }()
-			// The server's limit on reading a request would end its context, long after
-			// it was read (net/http watches the connection for a client that goes).
-			_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 			return fn(w, r)
 		default:
 			return busy("%d requests read, follow or wait already", longAtOnce)
