@@ -310,7 +310,7 @@ func TestEventClashes(t *testing.T) {
 
 		{"rows beside events", `max_event: 1MiB`, `b: {tables: ["public.*"]}`, nil},
 		{"rows of all schemas beside events", `topic: "{database}.log.of.{category}"`, `b: {tables: ["*.*"], exclude: ["es.*"]}`, nil},
-		{"the store as rows", `max_event: 1MiB`, `b: {tables: ["*.*"]}`, []string{`c.yaml:8:16: pipelines.b.tables[0]: "*.*" covers the event store of pipeline intents, which publishes it: write exclude: ["es.*"]`}},
+		{"the store as rows", `topic: "{database}.log.of.{category}"`, `b: {tables: ["*.*"]}`, []string{`c.yaml:8:16: pipelines.b.tables[0]: "*.*" covers the event store of pipeline intents, which publishes it: write exclude: ["es.*"]`}},
 		{"dead letters are of mode cdc", `topic: intents.dead-letter`, `b: {tables: ["public.*"]}`, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
