@@ -2,9 +2,13 @@ package reaction
 
 import (
 	"errors"
+	"fmt"
+	"net/url"
+	"os"
 	"strings"
 	"testing"
 
+	"cdc/internal/cdctest"
 	"cdc/internal/intent"
 	"cdc/internal/view"
 )
@@ -85,5 +89,31 @@ func TestReadsAsViews(t *testing.T) {
 	}
 	if public := w.Value(t, "select has_schema_privilege('es_writer', 'es_reaction', 'usage')"); public != "f" {
 		t.Error("es_writer may use schema es_reaction")
+	}
+}
+
+// TestAsTheDaemonsLogin: all of it works with the rights that Init gives the daemon.
+func TestAsTheDaemonsLogin(t *testing.T) {
+	t.Parallel()
+	pg := cdctest.Postgres(t)
+	login := fmt.Sprintf("reactor_%d", os.Getpid())
+	admin := &cdctest.DB{Name: "postgres", URL: pg.URL("postgres"), Server: pg}
+	admin.Exec(t, "create role "+login+" login")
+	t.Cleanup(func() { admin.Exec(t, "drop role "+login) }) // behind the end of the database
+	db := cdctest.Database(t)
+	u, err := url.Parse(db.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.User(login)
+	w := newWorldAs(t, db, login, u.String())
+	w.install(t, university())
+	w.views(t)
+	w.reactions(t)
+	w.waitlist(t, "ddia", "ada")
+	w.cancel(t, "ddia", "eve")
+	w.until(t, "the place is offered", "select count(*) = 1 from es.event where type = 'place-offered'")
+	if r := w.install(t, intent.Definitions{Events: university().Events, Views: university().Views}); len(r.Removed) != 1 {
+		t.Errorf("removed: got %+v", r)
 	}
 }

@@ -45,12 +45,18 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	ctx := testContext(t)
 	db := cdctest.Database(t)
-	if _, err := eventstore.Init(ctx, db.URL, eventstore.InitOptions{}); err != nil {
+	return newWorldAs(t, db, "", db.URL)
+}
+
+// newWorldAs has the reactions run as a login of its own, where one is given.
+func newWorldAs(t testing.TB, db *cdctest.DB, login, url string) *world {
+	t.Helper()
+	ctx := testContext(t)
+	if _, err := eventstore.Init(ctx, db.URL, eventstore.InitOptions{Daemon: login}); err != nil {
 		t.Fatal(err)
 	}
-	store, err := eventstore.Open(ctx, eventstore.Config{URL: db.URL, MaxConns: 12})
+	store, err := eventstore.Open(ctx, eventstore.Config{URL: url, MaxConns: 12})
 	if err != nil {
 		t.Fatal(err)
 	}
