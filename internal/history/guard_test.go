@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -143,7 +144,11 @@ func TestTopicMadeAgain(t *testing.T) {
 				run = r.start()
 				run.fails("topic-recreated")
 			} else {
-				<-run.done
+				select {
+				case <-run.done:
+				case <-time.After(waitLimit):
+					t.Fatalf("still running: %+v", run.p.Status())
+				}
 				if !cdc.IsTerminal(run.err) { // missing, if the guard looked in between
 					t.Fatalf("ended with %v", run.err)
 				}
