@@ -27,7 +27,8 @@ type Report struct {
 
 // Install makes the reactions of the store those of the definitions, in one
 // transaction; those that run follow within a second. A new one begins at the end or
-// the beginning of the log, as it says; a changed one goes on where it is, also where
+// the beginning of the log, as it says (an event that is not numbered yet lies behind
+// the end); a changed one goes on where it is, also where
 // it had failed; one that is not configured any more is removed, and would begin anew.
 // What has not changed is not touched. Definitions that Check finds fault with may be
 // refused here by an error, or fail when they run.

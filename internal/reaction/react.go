@@ -89,13 +89,13 @@ func (w *worker) waitFor(e *intent.Event) error {
 // react runs the query and appends its rows, in a transaction that has taken the row
 // of the reaction: whoever comes second finds the position moved.
 func (w *worker) react(tx pgx.Tx, e *intent.Event) error {
-	if _, err := tx.Exec(w.ctx, "select set_config('statement_timeout', $1, true), set_config('lock_timeout', $1, true)", fmt.Sprint(queryMost.Milliseconds())); err != nil {
-		return fmt.Errorf("bound the time of a query: %w", err)
-	}
 	var pos int64
 	var before bool
-	err := tx.QueryRow(w.ctx, `select pos, exists (select from es.event e where e.id = $3) from es.reaction where name = $1 and hash = $2 for update`,
-		w.Name, w.hash, [16]byte(w.id(e, 1))).Scan(&pos, &before)
+	var limit string
+	err := tx.QueryRow(w.ctx, `select pos, exists (select from es.event e where e.id = $3),
+		set_config('statement_timeout', $4, true) || set_config('lock_timeout', $4, true)
+		from es.reaction where name = $1 and hash = $2 for update`,
+		w.Name, w.hash, [16]byte(w.id(e, 1)), fmt.Sprint(queryMost.Milliseconds())).Scan(&pos, &before, &limit)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return errSuperseded
