@@ -203,7 +203,11 @@ func (l *life) publish(ctx context.Context, f *facts) ([]cdc.Table, error) {
 // the log. The slot is kept last: a process killed before leaves none behind, and
 // the next start adopts what was committed since.
 func (l *life) adopt(ctx context.Context, why string, tables []cdc.Table) error {
-	l.log.Warn("the slot cannot send everything that is not numbered: looking at every event of the store", "reason", why)
+	level := slog.LevelWarn
+	if why == neverNumbered { // that is how it begins
+		level = slog.LevelInfo
+	}
+	l.log.Log(ctx, level, "the slot cannot send everything that is not numbered: looking at every event of the store", "reason", why)
 	l.n.enter(cdc.StateSnapshot, why)
 	l.n.hook("adopt")
 	sn, err := l.src.Snapshot(ctx, tables, 1)
@@ -228,7 +232,10 @@ func (l *life) adopt(ctx context.Context, why string, tables []cdc.Table) error 
 		return err
 	}
 	l.n.hook("adopt-committed")
-	l.log.Warn("numbered events without knowing their order of commit", "events", numbered, "reason", why, "head", l.w.Head(), "lsn", sn.LSN())
+	if numbered == 0 {
+		level = slog.LevelInfo
+	}
+	l.log.Log(ctx, level, "numbered events without knowing their order of commit", "events", numbered, "reason", why, "head", l.w.Head(), "lsn", sn.LSN())
 	l.moved()
 	if err := sn.Finish(ctx); err != nil {
 		return err

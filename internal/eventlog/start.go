@@ -59,13 +59,16 @@ func usable(f facts) error {
 	return nil
 }
 
+// neverNumbered is the reason at the first start.
+const neverNumbered = "no event was ever numbered"
+
 // gap names the first reason why the slot cannot send everything behind es.reader,
 // "" where it can.
 func gap(f facts) string {
 	r, s := f.reader, f.slot
 	switch {
 	case r == nil:
-		return "no event was ever numbered"
+		return neverNumbered
 	case r.Slot != f.slotName:
 		return fmt.Sprintf("the slot was %q before", r.Slot)
 	case r.System != f.system.ID:

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cdc/internal/cdc"
+	"cdc/internal/eventstore"
 )
 
 // follower keeps one build.
@@ -229,12 +230,28 @@ func (f *follower) wait(ctx context.Context, pos int64, inVain bool) error {
 	return nil
 }
 
+// numbered waits until every event of the store has a position: one that was
+// appended before the view came must be in it when it is first read. Switch does so
+// itself for inline views.
+func (f *follower) numbered(ctx context.Context) error {
+	pool := f.runner.cfg.Store.Pool()
+	var missing bool
+	err := pool.QueryRow(ctx, "select exists (select from es.event e where not exists (select from es.log l where l.event = e.id))").Scan(&missing)
+	if err != nil || !missing {
+		return err
+	}
+	return eventstore.Barrier(ctx, pool)
+}
+
 // goLive puts the first build of a view where users read it, and ends this
 // follower: the next look sees what the view has become.
 func (f *follower) goLive(ctx context.Context, pos int64) error {
 	s := f.get()
 	s.Position = pos
 	f.set(s)
+	if err := f.numbered(ctx); err != nil {
+		return err
+	}
 	err := Switch(ctx, f.runner.cfg.Store, f.build.name, SwitchOptions{
 		Databases: f.runner.cfg.Databases, Logger: f.log,
 		Attempts: 1, // the next is ours: meanwhile the status shows what is in the way
