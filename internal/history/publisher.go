@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -70,6 +71,9 @@ type Status struct {
 func New(cfg Config) *Publisher {
 	if cfg.Head == nil {
 		cfg.Head = eventstore.NewHead()
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Delivery == "" {
 		cfg.Delivery = ExactlyOnce
