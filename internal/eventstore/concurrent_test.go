@@ -257,3 +257,37 @@ func TestOneOfManyExpectingTheSameVersion(t *testing.T) {
 	}
 	checkDense(t, db)
 }
+
+// TestCheckedStreamsHold: a stream that is only checked stays as it was found until
+// the append has committed, also one that is not there.
+func TestCheckedStreamsHold(t *testing.T) {
+	t.Parallel()
+	s, db := newStore(t, "")
+	ctx := testContext(t)
+	mustAppend(t, s, one("student/1", intent.None, "x"))
+	for _, check := range []intent.Batch{{Stream: "student/1", Expect: 1}, {Stream: "student/2", Expect: intent.None}} {
+		tx, err := s.Pool().Begin(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := AppendTx(ctx, tx, []intent.Batch{check, one("course/1", intent.Any, "x")}); err != nil {
+			t.Fatal(err)
+		}
+		if check.Expect != intent.None {
+			// Who checks as well does not wait, where there is a row to share.
+			mustAppend(t, s, check, one("course/2", intent.Any, "x"))
+		}
+		done := make(chan error, 1)
+		go func() {
+			_, err := s.Append(ctx, []intent.Batch{one(check.Stream, check.Expect, "x")})
+			done <- err
+		}()
+		waitBlocked(t, db, 1)
+		if err := tx.Commit(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+}

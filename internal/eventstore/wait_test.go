@@ -139,6 +139,8 @@ func TestWaitTooEarly(t *testing.T) {
 	stored := one("a/1", intent.None, "x")
 	mustAppend(t, s, stored)
 	number(t, db)
+	older := one("a/6", intent.None, "x")
+	mustAppend(t, s, older)
 	wait := func(tx pgx.Tx, id intent.ID, want string) {
 		t.Helper()
 		inner, err := tx.Begin(ctx)
@@ -187,6 +189,7 @@ func TestWaitTooEarly(t *testing.T) {
 	wait(tx, nested.Events[0].ID, codeTooEarly)
 	wait(tx, stored.Events[0].ID, "")
 	wait(tx, other.Events[0].ID, codeWaitTimeout)
+	wait(tx, older.Events[0].ID, codeWaitTimeout)
 	if err := tx.Commit(ctx); err != nil {
 		t.Fatal(err)
 	}
