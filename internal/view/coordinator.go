@@ -277,13 +277,6 @@ var errFeedsChanged = errors.New("views were switched meanwhile")
 func (c *Coordinator) distributed(ctx context.Context, batches []intent.Batch, feeds []feed) (intent.Receipt, error) {
 	parts := []openTx{{name: "the store"}}
 	at := map[string]int{} // in parts, by database
-	defer func() {
-		for _, p := range parts[1:] {
-			if p.conn != nil && p.conn.PgConn().TxStatus() != 'I' {
-				closeConn(p.conn) // not given back with a transaction in it
-			}
-		}
-	}()
 	owner, err := c.owners.Acquire(ctx)
 	if err != nil {
 		return intent.Receipt{}, fmt.Errorf("append: %w", err)
@@ -306,7 +299,7 @@ func (c *Coordinator) distributed(ctx context.Context, batches []intent.Batch, f
 		if err != nil {
 			return intent.Receipt{}, fmt.Errorf("append: connect to %s, which holds view %s: %w", f.database, f.name, err)
 		}
-		defer conn.Release()
+		defer conn.Release() // ends a connection that is within a transaction
 		at[f.database] = len(parts)
 		parts = append(parts, openTx{conn.Conn(), f.database})
 		if err := beginThere(ctx, conn.Conn(), g); err != nil {
@@ -315,7 +308,7 @@ func (c *Coordinator) distributed(ctx context.Context, batches []intent.Batch, f
 	}
 	receipt, done, err := c.apply(ctx, parts, at, batches, feeds)
 	if err != nil || done {
-		rollbackAll(ctx, g, parts)
+		rollbackAll(ctx, g, parts, 0)
 		return receipt, err
 	}
 	c.hook("applied")

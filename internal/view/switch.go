@@ -233,8 +233,8 @@ func (s *switching) close() {
 	}
 }
 
-// undo rolls back what is open or prepared.
-func (s *switching) undo(ctx context.Context) { rollbackAll(ctx, s.gid, s.parts) }
+// undo rolls back what is open; what was prepared is behind commitAll.
+func (s *switching) undo(ctx context.Context) { rollbackAll(ctx, s.gid, s.parts, 0) }
 
 // judge says whether an error of an attempt may not come again.
 func (s *switching) judge(verb string, err error) error {

@@ -152,7 +152,7 @@ func (e *BehindError) Unwrap() error { return e.Err }
 func commitAll(ctx context.Context, g gid, parts []openTx, hook func(point string)) error {
 	for i, p := range parts {
 		if err := p.prepare(ctx, g.part(i)); err != nil {
-			rollbackAll(ctx, g, parts)
+			rollbackAll(ctx, g, parts, i+1)
 			return err
 		}
 		hook(fmt.Sprintf("prepared-%d", i))
@@ -182,9 +182,10 @@ func commitAll(ctx context.Context, g gid, parts []openTx, hook func(point strin
 	return nil
 }
 
-// rollbackAll ends what is open or prepared in every database. Where one cannot be
-// reached the session that decides ends too, so that recovery does the rest.
-func rollbackAll(ctx context.Context, g gid, parts []openTx) {
+// rollbackAll ends what is open in every database, and what may be prepared in the
+// first of them, as many as tried. Where one cannot be reached the session that
+// decides ends too, so that recovery does the rest.
+func rollbackAll(ctx context.Context, g gid, parts []openTx, tried int) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endLimit)
 	defer cancel()
 	clean := true
@@ -194,7 +195,10 @@ func rollbackAll(ctx context.Context, g gid, parts []openTx) {
 		if p.conn.PgConn().TxStatus() != 'I' {
 			_, err = p.conn.Exec(ctx, "rollback")
 		}
-		if err = errors.Join(err, rollbackPrepared(ctx, p.conn, g.part(i))); err != nil {
+		if i < tried {
+			err = errors.Join(err, rollbackPrepared(ctx, p.conn, g.part(i)))
+		}
+		if err != nil {
 			closeConn(p.conn)
 			clean = false
 		}
