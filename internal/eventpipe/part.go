@@ -18,10 +18,16 @@ const (
 	backoffMax = 30 * time.Second
 )
 
+// lookAgain is how long a part that recovers by itself rests after an error that
+// somebody has to mend. It is for parts that touch nothing before they have seen
+// that it was mended.
+const lookAgain = time.Minute
+
 // part is one thing a pipeline runs, supervised.
 type part struct {
-	log *slog.Logger
-	run func(context.Context) error
+	log      *slog.Logger
+	run      func(context.Context) error
+	recovers bool // after a terminal error it is run again, see lookAgain
 
 	mu     sync.Mutex
 	status cdc.PartStatus
@@ -36,7 +42,9 @@ func newPart(name string, log *slog.Logger, run func(context.Context) error) *pa
 func (p *part) supervise(ctx context.Context) error {
 	wait := backoffMin
 	for {
-		p.enter(cdc.StateStreaming, nil)
+		if p.state().State != cdc.StateFailed { // until it has shown that it was mended
+			p.enter(cdc.StateStreaming, nil)
+		}
 		began := time.Now()
 		err := p.run(ctx)
 		switch {
@@ -49,7 +57,14 @@ func (p *part) supervise(ctx context.Context) error {
 			p.enter(cdc.StateFailed, err)
 			s := p.state()
 			p.log.Error("part failed, the others go on", "reason", s.Reason, "error", s.Error, "mend", s.Mend)
-			return err
+			if !p.recovers {
+				return err
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(lookAgain):
+			}
+			continue
 		}
 		if time.Since(began) > backoffMax {
 			wait = backoffMin

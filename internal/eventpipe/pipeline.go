@@ -164,9 +164,11 @@ func (p *Pipeline) open(ctx context.Context) (_ *works, err error) {
 	w.publisher = history.New(pub)
 	w.views = view.New(view.Config{Store: w.store, Head: p.head, Databases: databases, Logger: p.log, Hook: p.cfg.Hook})
 	w.reactions = reaction.New(reaction.Config{Store: w.store, Head: p.head, Logger: p.log, Hook: p.reactionHook})
+	publication := newPart("publication", p.log, w.publish)
+	publication.recovers = true // cdc es republish mends it beside the daemon
 	w.parts = []*part{
 		newPart("numbering", p.log, w.numberer.Run),
-		newPart("publication", p.log, w.publisher.Run),
+		publication,
 		newPart("views", p.log, w.views.Run),
 		newPart("reactions", p.log, w.reactions.Run),
 		newPart("recovery", p.log, w.append.Run),
@@ -183,6 +185,27 @@ func (p *Pipeline) reactionHook(step, _ string) {
 // storeConnections bounds the pool of the daemon's own work: one for each view
 // and reaction that moves at a time, and some for what looks round.
 const storeConnections = 16
+
+// publish runs the publication once this instance numbers the events: one that
+// waits for the slot of another must not take the topics over from it.
+func (w *works) publish(ctx context.Context) error {
+	tick := time.NewTicker(numberingPoll)
+	defer tick.Stop()
+	for {
+		if s := w.numberer.Status().State; s == cdc.StateStreaming || s == cdc.StateSnapshot {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+	return w.publisher.Run(ctx)
+}
+
+// numberingPoll is how soon the publication follows the numbering at a start.
+const numberingPoll = 50 * time.Millisecond
 
 func (w *works) close() {
 	if w.publisher != nil {

@@ -301,9 +301,13 @@ func TestHistoryTopicAlteredToCompactWhileRunning(t *testing.T) {
 func TestDefinitionsAtFaultAreTerminal(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*intent.Definitions){
-		"clock in a view":     func(d *intent.Definitions) { d.Views[0].When["student-enrolled"] = "insert into enrolments values (now()::text, :student)" },
-		"syntax in a view":    func(d *intent.Definitions) { d.Views[1].When["place-offered"] = "delete waiting" },
-		"write in a reaction": func(d *intent.Definitions) { d.Reactions[0].Append = "delete from views.waiting returning 'place-offered' as type, '{}'::jsonb as data" },
+		"clock in a view": func(d *intent.Definitions) {
+			d.Views[0].When["student-enrolled"] = "insert into enrolments values (now()::text, :student)"
+		},
+		"syntax in a view": func(d *intent.Definitions) { d.Views[1].When["place-offered"] = "delete waiting" },
+		"write in a reaction": func(d *intent.Definitions) {
+			d.Reactions[0].Append = "delete from views.waiting returning 'place-offered' as type, '{}'::jsonb as data"
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

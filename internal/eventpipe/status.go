@@ -45,6 +45,9 @@ func (p *Pipeline) parts(w *works) []cdc.PartStatus {
 			s.State = within(s.State, n.State)
 		case "publication":
 			pub := w.publisher.Status()
+			if s.State == cdc.StateFailed && (pub.State == cdc.StateReplaying || pub.State == cdc.StateStreaming) { // it was mended
+				s = cdc.PartStatus{Name: s.Name, State: cdc.StateStreaming, Restarts: s.Restarts}
+			}
 			s.Position = pub.Position
 			s.State = within(s.State, pub.State)
 		}
