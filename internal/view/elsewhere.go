@@ -34,7 +34,7 @@ func (v *verification) elsewhere(ctx context.Context) (VerifyReport, error) {
 	if err != nil {
 		return VerifyReport{}, err
 	}
-	err = s.compare(ctx, tx, b, v.options.Samples, &r)
+	err = s.compare(ctx, tx, v.store.Pool(), b, v.options.Samples, &r)
 	return r, err
 }
 
@@ -89,7 +89,7 @@ func (v *verification) inlineElsewhere(ctx context.Context) (VerifyReport, error
 		return VerifyReport{}, err
 	}
 	r.Events += n
-	err = s.compare(ctx, tx, b, v.options.Samples, &r)
+	err = s.compare(ctx, tx, v.store.Pool(), b, v.options.Samples, &r)
 	return r, err
 }
 

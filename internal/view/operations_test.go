@@ -325,6 +325,47 @@ func TestVerifyCannotCheck(t *testing.T) {
 	}
 }
 
+// A switch does not wait for a check that is under way, and is not taken for a
+// difference by it.
+func TestVerifyWhileSwitched(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name  string
+		mode  intent.ViewMode
+		there bool
+	}{
+		{"async", intent.Async, false}, {"inline", intent.Inline, false}, {"async elsewhere", intent.Async, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			c := newCampus(t, cdctest.Postgres(t))
+			v := enrolments("e", tc.mode)
+			if tc.there {
+				v.Database = c.elsewhere(cdctest.Postgres(t))
+			}
+			install(t, c.store, c.define(v))
+			c.follow()
+			newUniversity(t, newSeed()).append(t, c.store, 50)
+			c.applied("e")
+			other := wide("e", tc.mode)
+			other.Database = v.Database
+			c.build(other)
+			once := false
+			_, err := Verify(testContext(t), c.store, "e", VerifyOptions{Databases: c.urls, Progress: func(VerifyProgress) {
+				if !once {
+					once = true
+					c.switchTo("e")
+				}
+			}})
+			var not *NotCheckedError
+			if !errors.As(err, &not) || !errors.Is(err, errReplaced) {
+				t.Errorf("got %v, want a NotCheckedError", err)
+			}
+			c.equal("e")
+		})
+	}
+}
+
 // A view is verified while sixteen writers append.
 func TestVerifyWhileAppending(t *testing.T) {
 	t.Parallel()

@@ -57,22 +57,25 @@ var errReplaced = errors.New("the view was switched or dropped meanwhile: verify
 
 // compare fills the report with how the table differs from the scratch table. The
 // replay held no lock on the table, so that a switch did not have to wait for it:
-// compare takes one and makes sure it is still the same table.
-func (s *scratch) compare(ctx context.Context, tx pgx.Tx, b buildRow, samples int, r *VerifyReport) error {
-	var now uint32
-	if err := tx.QueryRow(ctx, `select coalesce(to_regclass($1)::oid, 0)`, b.table()).Scan(&now); err != nil {
-		return fmt.Errorf("look up table %s: %w", b.table(), err)
-	}
-	if now != s.origin {
-		return errReplaced
+// compare takes one and makes sure that it is still the build's.
+func (s *scratch) compare(ctx context.Context, tx pgx.Tx, store querier, b buildRow, samples int, r *VerifyReport) error {
+	if err := s.same(ctx, tx, b); err != nil {
+		return err
 	}
 	if _, err := tx.Exec(ctx, "lock table "+b.table()+" in access share mode"); err != nil {
 		return fmt.Errorf("lock table %s: %w", b.table(), err)
 	}
-	if err := tx.QueryRow(ctx, `select coalesce(to_regclass($1)::oid, 0)`, b.table()).Scan(&now); err != nil {
-		return fmt.Errorf("look up table %s: %w", b.table(), err)
+	if err := s.same(ctx, tx, b); err != nil {
+		return err
 	}
-	if now != s.origin {
+	// With the lock no switch can come any more. Has one come between the snapshot and
+	// the first look at the table? The snapshot does not know; others do.
+	var state string
+	err := store.QueryRow(ctx, `select coalesce((select state from es.view where build = $1), '')`, b.id).Scan(&state)
+	if err != nil {
+		return fmt.Errorf("look up build %d: %w", b.id, err)
+	}
+	if state != b.state {
 		return errReplaced
 	}
 	columns, err := comparable(ctx, tx, s.table)
@@ -87,6 +90,22 @@ func (s *scratch) compare(ctx context.Context, tx pgx.Tx, b buildRow, samples in
 	}
 	r.Extra, err = except(ctx, tx, columns, b.table(), s.table, samples)
 	return err
+}
+
+// same says that the table is the one that was there at the start, and that a switch
+// in another Postgres has not dropped the build: names are looked up as they are
+// now, whatever the snapshot.
+func (s *scratch) same(ctx context.Context, tx pgx.Tx, b buildRow) error {
+	var now uint32
+	var there bool
+	err := tx.QueryRow(ctx, `select coalesce(to_regclass($1)::oid, 0), to_regnamespace($2) is not null`, b.table(), b.schema()).Scan(&now, &there)
+	if err != nil {
+		return fmt.Errorf("look up table %s: %w", b.table(), err)
+	}
+	if now != s.origin || !there {
+		return errReplaced
+	}
+	return nil
 }
 
 // comparable is the table's columns as a select list that EXCEPT can compare: a

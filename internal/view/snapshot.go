@@ -47,7 +47,7 @@ func (v *verification) async(ctx context.Context) (VerifyReport, error) {
 	if err != nil {
 		return VerifyReport{}, err
 	}
-	err = s.compare(ctx, tx, b, v.options.Samples, &r)
+	err = s.compare(ctx, tx, v.store.Pool(), b, v.options.Samples, &r)
 	return r, err
 }
 
@@ -84,7 +84,7 @@ func (v *verification) inline(ctx context.Context) (VerifyReport, error) {
 		return VerifyReport{}, err
 	}
 	r.Events += n
-	err = s.compare(ctx, tx, b, v.options.Samples, &r)
+	err = s.compare(ctx, tx, v.store.Pool(), b, v.options.Samples, &r)
 	return r, err
 }
 
