@@ -146,8 +146,10 @@ Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 environment, 4 a check
 	flags.VarP(&g.output, "output", "o", "form of results")
 	_ = root.RegisterFlagCompletionFunc("output", // fails only for a flag that does not exist
 		cobra.FixedCompletions([]string{string(outputTable), string(outputJSON)}, cobra.ShellCompDirectiveNoFileComp))
+	demo := newDemoCommand(g)
+	demo.AddCommand(newDemoPostgresCommand())
 	root.AddCommand(
-		newRunCommand(g), newDemoCommand(g), newCheckCommand(g), newStatusCommand(g), newTopicsCommand(g),
+		newRunCommand(g), demo, newCheckCommand(g), newStatusCommand(g), newTopicsCommand(g),
 		newTailCommand(g), newEsCommand(g), newViewsCommand(g), newTxCommand(g), newDropCommand(g), newVersionCommand(g),
 	)
 	return root
