@@ -89,6 +89,12 @@ var (
 	descTotal = describe("cdc_snapshot_estimated_rows", "The planner's estimate of the rows of the table being snapshotted.", "table")
 	descRead  = describe("cdc_snapshot_bytes", "Bytes of the table the snapshot has read so far, in COPY's text form.", "table")
 	descDone  = describe("cdc_snapshot_done", "1 when the snapshot of the table is finished.", "table")
+	descHead  = describe("cdc_log_position", "Position of the newest numbered event.")
+	descPub   = describe("cdc_log_published_position", "Position up to which every event is acknowledged in its topic.")
+	descAlarm = describe("cdc_log_alarms", "Changes of stored events seen in the WAL and not acknowledged.")
+	descPart  = describe("cdc_part_position", "Position of the log a part has reached: publication, views, reactions.", "part")
+	descFault = describe("cdc_part_faulty", "1 when the part stands still because of an error.", "part")
+	descTries = describe("cdc_part_restarts_total", "Times the part started again after an error.", "part")
 	descBuild = prometheus.NewDesc("cdc_build_info", "Always 1; the version of the daemon.", []string{"version"}, nil)
 )
 
@@ -103,7 +109,8 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, m := range metrics {
 		ch <- m.desc
 	}
-	for _, d := range []*prometheus.Desc{descState, descSafe, descWAL, descSince, descAcks, descRows, descTotal, descRead, descDone, descBuild} {
+	for _, d := range []*prometheus.Desc{descState, descSafe, descWAL, descSince, descAcks, descRows, descTotal, descRead, descDone, descBuild,
+		descHead, descPub, descAlarm, descPart, descFault, descTries} {
 		ch <- d
 	}
 }
@@ -149,6 +156,16 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			set(descDone, oneIf(t.Done), s.Name, t.Table)
 			if t.RowsTotal > 0 {
 				set(descTotal, float64(t.RowsTotal), s.Name, t.Table)
+			}
+		}
+		if l := s.Log; l != nil {
+			set(descHead, float64(l.Head), s.Name)
+			set(descPub, float64(l.Published), s.Name)
+			set(descAlarm, float64(l.Alarms), s.Name)
+			for _, p := range l.Parts {
+				set(descPart, float64(p.Position), s.Name, p.Name)
+				set(descFault, oneIf(p.Error != ""), s.Name, p.Name)
+				send(descTries, prometheus.CounterValue, float64(p.Restarts), s.Name, p.Name)
 			}
 		}
 	}

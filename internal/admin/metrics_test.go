@@ -21,7 +21,10 @@ var update = flag.Bool("update", false, "write testdata anew")
 func TestMetricsGolden(t *testing.T) {
 	const golden = "testdata/metrics.txt"
 	b := &board{}
-	second := cdc.Status{Name: "other", State: cdc.StateFailed, Stalled: "x", SlotSafe: -1, LagBytes: -5}
+	second := cdc.Status{Name: "other", State: cdc.StateFailed, Stalled: "x", SlotSafe: -1, LagBytes: -5, Log: &cdc.LogStatus{
+		Head: 7, Published: 5, Alarms: 1,
+		Parts: []cdc.PartStatus{{Name: "publication", Position: 5}, {Name: "view waiting", Position: 3, Error: "x", Restarts: 2}},
+	}}
 	b.set(full(), second)
 	_, _, body := ask(t, start(t, b), "GET", "/metrics")
 	var lines []string
