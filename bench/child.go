@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/pprof"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,6 +28,7 @@ const childVariable = "CDC_BENCH_CHILD"
 const (
 	childBroker   = "broker"   // serves until its standard input ends
 	childPipeline = "pipeline" // one measured run
+	childDaemon   = "daemon"   // of mode: events, until its standard input ends
 )
 
 func childMain(kind string) int {
@@ -38,6 +38,8 @@ func childMain(kind string) int {
 		err = serveBroker(os.Stdin, os.Stdout)
 	case childPipeline:
 		err = serveRun(os.Stdin, os.Stdout)
+	case childDaemon:
+		err = serveDaemon(os.Stdin, os.Stdout)
 	default:
 		err = fmt.Errorf("%s=%q: no such child", childVariable, kind)
 	}
@@ -222,16 +224,8 @@ func used() time.Duration {
 // peak is the most memory this process has ever had resident, in bytes. Where
 // there is no /proc it is the system's own account of it.
 func peak() int64 {
-	text, err := os.ReadFile("/proc/self/status")
-	if err == nil {
-		for line := range strings.Lines(string(text)) {
-			if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-				kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
-				if err == nil {
-					return kib << 10
-				}
-			}
-		}
+	if n := resident("self", "VmHWM:"); n > 0 {
+		return n
 	}
 	var r syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {

@@ -113,7 +113,7 @@ func (j job) check(ctx context.Context, o outcome) error {
 		return nil
 	}
 	return j.withClient(ctx, func(c *sink.Client) error {
-		found, err := j.count(ctx, c)
+		found, err := countTopic(ctx, c, j.topic())
 		if err == nil && found != rows {
 			err = fmt.Errorf("%s: %d records in topic %s, want %d", j.Name, found, j.topic(), rows)
 		}
@@ -121,11 +121,11 @@ func (j job) check(ctx context.Context, o outcome) error {
 	})
 }
 
-// count counts the records of the topic; the positions of a partition must rise.
-func (j job) count(ctx context.Context, c *sink.Client) (int, error) {
+// countTopic counts the records of a topic; the positions of a partition must rise.
+func countTopic(ctx context.Context, c *sink.Client, topic string) (int, error) {
 	n := 0
 	for i := range int32(partitions) {
-		tp := cdc.TopicPartition{Topic: j.topic(), Partition: i}
+		tp := cdc.TopicPartition{Topic: topic, Partition: i}
 		start, end, err := c.Offsets(ctx, []cdc.TopicPartition{tp})
 		if err != nil {
 			return n, err

@@ -1,6 +1,7 @@
-// Command bench measures cdc against pg_recvlogical, PostgreSQL's own client,
-// on the same WAL: rows per second, CPU and memory, with the rows discarded, in
-// the embedded broker and in Apache Kafka. See docs/PERFORMANCE.md.
+// Command bench measures cdc. Mode cdc against pg_recvlogical, PostgreSQL's own
+// client, on the same WAL: rows per second, CPU and memory, with the rows discarded,
+// in the embedded broker and in Apache Kafka. Mode events against a bare INSERT:
+// appends, views, numbering, publication, memory. See docs/PERFORMANCE.md.
 //
 // It starts everything it needs: a private PostgreSQL cluster, the embedded
 // broker and Apache Kafka in processes of their own, and itself once more for
@@ -14,16 +15,20 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // options are the command line.
 type options struct {
+	what    []string // of rows, events
 	work    workload
+	sizes   eventSizes
 	rounds  int
 	readers []string // of discard, embedded, kafka
 	formats []string
@@ -34,12 +39,19 @@ type options struct {
 	profile string // directory for CPU profiles, "" for none
 }
 
+// What can be measured.
+const (
+	whatRows   = "rows"   // mode: cdc
+	whatEvents = "events" // mode: events
+)
+
 // sinks are the sinks that can be measured.
 var sinks = []string{sinkDiscard, sinkEmbedded, sinkKafka}
 
 func parseOptions(args []string) (options, error) {
 	var o options
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	what := f.String("what", whatRows+","+whatEvents, "what is measured")
 	f.IntVar(&o.work.inserts, "inserts", 300_000, "rows inserted by one transaction")
 	f.IntVar(&o.work.updates, "updates", 150_000, "rows updated by one transaction, at most -inserts")
 	f.IntVar(&o.work.single, "single", 50_000, "transactions that update one row each")
@@ -51,10 +63,16 @@ func parseOptions(args []string) (options, error) {
 	f.IntVar(&o.stream, "transaction", 2_000_000, "rows of the transaction that is streamed for its peak of memory; 0 leaves it out")
 	f.IntVar(&o.copied, "copy", 5_000_000, "rows of the table that is copied for its peak of memory; 0 leaves it out")
 	f.StringVar(&o.profile, "profile", "", "directory for a CPU profile of every run of cdc")
+	f.IntVar(&o.sizes.turns, "turns", 10, "events: turns that each way to append has")
+	f.DurationVar(&o.sizes.turn, "turn", time.Second, "events: how long a turn is")
+	f.IntVar(&o.sizes.commits, "commits", 150_000, "events: transactions of one event to be numbered")
+	f.IntVar(&o.sizes.events, "events", 450_000, "events: further events of the log that is numbered, followed by views and published")
+	f.IntVar(&o.sizes.timed, "timed", 1000, "events: appends whose way to a reader of the topic is timed")
+	f.IntVar(&o.sizes.rebuilt, "rebuild", 1_000_000, "events: events of the log whose rebuild is looked at for memory; 0 leaves it out")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
-	o.readers, o.formats = split(*sinkNames), split(*formats)
+	o.what, o.readers, o.formats = split(*what), split(*sinkNames), split(*formats)
 	if o.kafka == "" {
 		o.readers = slices.DeleteFunc(o.readers, func(s string) bool { return s == sinkKafka })
 	}
@@ -76,6 +94,14 @@ func (o *options) validate(rest []string) error {
 	case o.stream < 0 || o.copied < 0:
 		return errors.New("-transaction and -copy must not be negative")
 	}
+	if len(o.what) == 0 {
+		return errors.New("-what must name one at least")
+	}
+	for _, s := range o.what {
+		if s != whatRows && s != whatEvents {
+			return fmt.Errorf("-what %q: want some of %s,%s", s, whatRows, whatEvents)
+		}
+	}
 	for _, s := range o.readers {
 		if !slices.Contains(sinks, s) {
 			return fmt.Errorf("-sinks %q: want some of %s", s, strings.Join(sinks, ","))
@@ -89,7 +115,7 @@ func (o *options) validate(rest []string) error {
 			return fmt.Errorf("-formats %q: want json or debezium-json", s)
 		}
 	}
-	return nil
+	return o.sizes.validate()
 }
 
 func main() {
@@ -105,7 +131,14 @@ func main() {
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err = run(ctx, o, os.Stdout, os.Stderr)
+	for _, part := range []struct {
+		what string
+		run  func(context.Context, options, io.Writer, io.Writer) error
+	}{{whatRows, run}, {whatEvents, runEvents}} {
+		if err == nil && slices.Contains(o.what, part.what) {
+			err = part.run(ctx, o, os.Stdout, os.Stderr)
+		}
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

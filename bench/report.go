@@ -164,7 +164,7 @@ func megabytes(n int64) string { return fmt.Sprintf("%.0f MB", float64(n)/1e6) }
 
 // command is the command line that repeats a run.
 func (o options) command() string {
-	return fmt.Sprintf("go run ./bench -inserts %d -updates %d -single %d -rounds %d -sinks %s -formats %s -kafka '%s' -pg '%s' -transaction %d -copy %d",
+	return fmt.Sprintf("go run ./bench -what rows -inserts %d -updates %d -single %d -rounds %d -sinks %s -formats %s -kafka '%s' -pg '%s' -transaction %d -copy %d",
 		o.work.inserts, o.work.updates, o.work.single, o.rounds, strings.Join(o.readers, ","), strings.Join(o.formats, ","), o.kafka, o.major, o.stream, o.copied)
 }
 
