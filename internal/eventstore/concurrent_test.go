@@ -141,6 +141,7 @@ func TestSameSingleEventAtOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer func() { _ = tx.Rollback(ctx) }() // of a test that has failed
 		want, err := AppendTx(ctx, tx, []intent.Batch{b})
 		if err != nil {
 			t.Fatal(err)
@@ -270,6 +271,7 @@ func TestCheckedStreamsHold(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer func() { _ = tx.Rollback(ctx) }() // of a test that has failed
 		if _, err := AppendTx(ctx, tx, []intent.Batch{check, one("course/1", intent.Any, "x")}); err != nil {
 			t.Fatal(err)
 		}

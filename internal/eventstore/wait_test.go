@@ -168,6 +168,7 @@ func TestWaitTooEarly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { _ = tx.Rollback(ctx) }() // of a test that has failed
 	own, nested, other := one("a/2", intent.None, "x"), one("a/3", intent.None, "x"), one("a/4", intent.None, "x")
 	if _, err := AppendTx(ctx, tx, []intent.Batch{own}); err != nil {
 		t.Fatal(err)
