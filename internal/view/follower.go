@@ -144,7 +144,11 @@ func (f *follower) follow(ctx context.Context) (moved bool, err error) {
 		}
 		pos = next
 		if f.build.first && !full {
-			return pos > began, f.goLive(ctx, pos)
+			err := f.goLive(ctx, pos)
+			if errors.As(err, &failed) { // at an event that came meanwhile
+				return f.stop(ctx, src, pos, failed) || pos > began, err
+			}
+			return pos > began, err
 		}
 		if full {
 			f.progress(cdc.StateReplaying, pos)

@@ -106,7 +106,7 @@ func (r *remote) position(ctx context.Context) (int64, error) {
 
 // tell writes the position into the store. A higher one stays: it was true too.
 func (r *remote) tell(ctx context.Context, pos int64) error {
-	_, err := r.store.Pool().Exec(ctx, `update es.view set pos = $2, error = null where build = $1 and (pos < $2 or error is not null)
+	_, err := r.store.Pool().Exec(ctx, `update es.view set pos = $2, error = null where build = $1 and pos < $2
 		and (state = 'building' or state = 'live' and mode = 'async')`, r.build.id, pos)
 	if err != nil {
 		return fmt.Errorf("write the position of build %d: %w", r.build.id, err)
