@@ -15,6 +15,7 @@ import (
 	"cdc/internal/config"
 	"cdc/internal/eventstore"
 	"cdc/internal/intent"
+	"cdc/internal/view"
 )
 
 // eventsFlags are the globals of the commands about events.
@@ -54,12 +55,22 @@ func eventsError(err error) error {
 	var conflict *intent.ConflictError
 	var closed *intent.ClosedError
 	var invalid *intent.InvalidError
+	var faults view.FaultsError
 	var exit *exitError
-	if errors.As(err, &conflict) || errors.As(err, &closed) || errors.As(err, &invalid) || errors.As(err, &exit) ||
-		errors.Is(err, eventstore.ErrNotFound) || errors.Is(err, eventstore.ErrTimeout) {
+	if errors.As(err, &conflict) || errors.As(err, &closed) || errors.As(err, &invalid) || errors.As(err, &faults) || errors.As(err, &exit) {
 		return err
 	}
+	for _, refusal := range []error{eventstore.ErrNotFound, eventstore.ErrTimeout, eventstore.ErrTooEarly, view.ErrNoView, view.ErrNoBuild} {
+		if errors.Is(err, refusal) {
+			return err
+		}
+	}
 	return surroundings(err)
+}
+
+// refused is what a command itself says no to.
+func refused(format string, args ...any) error {
+	return &exitError{exitFailed, fmt.Errorf(format, args...)}
 }
 
 func newEsCommand(g *globals) *cobra.Command {
@@ -181,7 +192,7 @@ func newEsReadCommand(f *eventsFlags) *cobra.Command {
 					return f.printLine(cmd, e, func(w io.Writer) error { return tale.write(ctx, w, e) })
 				})
 				if err == nil && n == 0 {
-					return fmt.Errorf("stream %q has no events in that range", args[0])
+					return refused("stream %q has no events in that range", args[0])
 				}
 				return err
 			})
@@ -343,7 +354,7 @@ It exits with 4 where an alarm is not acknowledged.`,
 					if err != nil {
 						return err
 					}
-					_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d alarms acknowledged\n", n)
+					_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s acknowledged\n", alarmsOf(n))
 					return err
 				}
 				alarms, err := s.Alarms(ctx, all)
@@ -365,6 +376,13 @@ It exits with 4 where an alarm is not acknowledged.`,
 	cmd.Flags().BoolVar(&acknowledge, "acknowledge", false, "acknowledge all of them")
 	cmd.Flags().BoolVar(&all, "all", false, "show those that were acknowledged too")
 	return cmd
+}
+
+func alarmsOf(n int) string {
+	if n == 1 {
+		return "1 alarm"
+	}
+	return fmt.Sprintf("%d alarms", n)
 }
 
 func writeAlarms(w io.Writer, alarms []eventstore.Alarm) error {

@@ -105,7 +105,7 @@ topic lacks. What a topic still has is not written twice. A topic that is gone i
 			return f.with(cmd, func(ctx context.Context, s *eventstore.Store, cfg *config.Config, p *config.Pipeline) (err error) {
 				fmt.Fprintf(cmd.OutOrStdout(), "pipeline %s publishes again from position %d\n", p.Name, from)
 				if !yes && !confirmed(cmd) {
-					return fmt.Errorf("nothing was changed: answer yes, or give --yes")
+					return refused("nothing was changed: answer yes, or give --yes")
 				}
 				sc, done, err := reach(ctx, cfg, true)
 				if err != nil {

@@ -82,7 +82,11 @@ func notes(p cdc.Status, now time.Time) []string {
 		list = append(list, text)
 	}
 	if p.Stalled != "" {
-		list = append(list, "stalled: "+p.Stalled)
+		text := "stalled: " + p.Stalled
+		if p.Error == "" && p.Mend != "" {
+			text += "\n" + p.Mend
+		}
+		list = append(list, text)
 	}
 	if p.SlotStatus != "" && p.SlotStatus != "reserved" {
 		text := fmt.Sprintf("slot %s is %s", p.Slot, p.SlotStatus)

@@ -91,7 +91,7 @@ func lookUp(ctx context.Context, s *eventstore.Store, id string) (*action, error
 			return nil, err
 		}
 		if first == nil || first.Position != n {
-			return nil, fmt.Errorf("the log has no position %d yet", n)
+			return nil, refused("the log has no position %d yet", n)
 		}
 	} else if event, err := intent.ParseID(id); err == nil {
 		if first, err = s.Event(ctx, event); err != nil {
@@ -121,7 +121,7 @@ func lookUp(ctx context.Context, s *eventstore.Store, id string) (*action, error
 		first = &events[len(events)-1]
 	}
 	if first == nil {
-		return nil, fmt.Errorf("transaction %d appended no event: cdc tail shows the records of row changes alone", tx)
+		return nil, refused("transaction %d appended no event: cdc tail shows the records of row changes alone", tx)
 	}
 	events = slices.DeleteFunc(events, func(e intent.Event) bool { return e.LSN != first.LSN })
 	return &action{Tx: tx, LSN: first.LSN, Intents: events}, nil

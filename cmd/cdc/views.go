@@ -232,7 +232,7 @@ func newViewsDropCommand(f *eventsFlags) *cobra.Command {
 			return f.with(cmd, func(ctx context.Context, s *eventstore.Store, _ *config.Config, p *config.Pipeline) error {
 				fmt.Fprintf(cmd.OutOrStdout(), "drop view %s, its table and its builds\n", args[0])
 				if !yes && !confirmed(cmd) {
-					return fmt.Errorf("nothing was dropped: answer yes, or give --yes")
+					return refused("nothing was dropped: answer yes, or give --yes")
 				}
 				if err := view.Drop(ctx, s, args[0], view.DropOptions{Databases: databases(p)}); err != nil {
 					return err
