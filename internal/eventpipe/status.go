@@ -74,6 +74,9 @@ func unready(l *cdc.LogStatus, waiting, stalled string) (reason, mend string) {
 	}
 	for _, part := range l.Parts {
 		if part.Error == "" {
+			if !serves(part) && waiting == "" && stalled == "" {
+				reasons = append(reasons, part.Name+" is "+string(part.State))
+			}
 			continue
 		}
 		reasons = append(reasons, part.Name+": "+part.Error)
@@ -88,4 +91,14 @@ func unready(l *cdc.LogStatus, waiting, stalled string) (reason, mend string) {
 		reasons = append(reasons, "publication: "+stalled)
 	}
 	return strings.Join(reasons, "; "), mend
+}
+
+// serves says that a part does what the pipeline is for: what is appended now is
+// numbered, or published, soon. A view or reaction that is beginning may take
+// its time.
+func serves(p cdc.PartStatus) bool {
+	if p.Name != "numbering" && p.Name != "publication" {
+		return true
+	}
+	return p.State == cdc.StateStreaming || p.State == cdc.StateReplaying
 }
