@@ -1,8 +1,8 @@
 -- The university's database, run once by the postgres image when its volume is
 -- empty. The password is the one docker-compose.yml gives to cdc by default.
 
-CREATE ROLE cdc LOGIN REPLICATION PASSWORD 'cdc';
-GRANT CREATE ON DATABASE university TO cdc; -- to make the publication
+CREATE ROLE cdc LOGIN REPLICATION CREATEROLE PASSWORD 'cdc'; -- CREATEROLE: for the roles of the event store
+GRANT CREATE ON DATABASE university TO cdc; -- to make publications and the event store
 
 CREATE TABLE students (
     id     integer GENERATED ALWAYS AS IDENTITY (START WITH 1000) PRIMARY KEY,
