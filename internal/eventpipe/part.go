@@ -18,6 +18,22 @@ const (
 	backoffMax = 30 * time.Second
 )
 
+// backoff is the pause before the next attempt.
+type backoff struct{ wait time.Duration }
+
+// pause tells of an error that can pass and waits, until ctx ends at the latest.
+func (b *backoff) pause(ctx context.Context, log *slog.Logger, what string, err error, until func(time.Time)) {
+	b.wait = max(b.wait, backoffMin)
+	pause := b.wait/2 + rand.N(b.wait/2+1)
+	b.wait = min(2*b.wait, backoffMax)
+	log.Warn(what, "error", err, "in", pause.Round(time.Millisecond))
+	until(time.Now().Add(pause))
+	select {
+	case <-ctx.Done():
+	case <-time.After(pause):
+	}
+}
+
 // lookAgain is how long a part that recovers by itself rests after an error that
 // somebody has to mend. It is for parts that touch nothing before they have seen
 // that it was mended.
@@ -40,7 +56,7 @@ func newPart(name string, log *slog.Logger, run func(context.Context) error) *pa
 // supervise runs the part until ctx ends (nil) or an error that trying again
 // cannot mend.
 func (p *part) supervise(ctx context.Context) error {
-	wait := backoffMin
+	var again backoff
 	for {
 		if p.state().State != cdc.StateFailed { // until it has shown that it was mended
 			p.enter(cdc.StateStreaming, nil)
@@ -67,20 +83,15 @@ func (p *part) supervise(ctx context.Context) error {
 			continue
 		}
 		if time.Since(began) > backoffMax {
-			wait = backoffMin
+			again = backoff{}
 		}
-		pause := wait/2 + rand.N(wait/2+1)
-		wait = min(2*wait, backoffMax)
-		p.log.Warn("part starts again", "error", err, "in", pause.Round(time.Millisecond))
 		p.enter(cdc.StateBackingOff, err)
-		p.mu.Lock()
-		p.status.RetryAt = time.Now().Add(pause)
-		p.status.Restarts++
-		p.mu.Unlock()
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
+		again.pause(ctx, p.log, "part starts again", err, func(at time.Time) {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.status.RetryAt = at
+			p.status.Restarts++
+		})
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -106,24 +105,19 @@ func (p *Pipeline) Run(ctx context.Context) error {
 // prepare reaches the store and installs the definitions. It tries again until
 // ctx ends or an error that trying again cannot mend.
 func (p *Pipeline) prepare(ctx context.Context) (*works, error) {
-	wait := backoffMin
+	var again backoff
 	for {
 		w, err := p.open(ctx)
 		if err == nil || ctx.Err() != nil || cdc.IsTerminal(err) {
 			return w, err
 		}
-		pause := wait/2 + rand.N(wait/2+1)
-		wait = min(2*wait, backoffMax)
-		p.log.Warn("pipeline starts again", "error", err, "in", pause.Round(time.Millisecond))
 		p.enter(cdc.StateBackingOff, err)
-		p.mu.Lock()
-		p.status.RetryAt = time.Now().Add(pause)
-		p.status.Restarts++
-		p.mu.Unlock()
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
+		again.pause(ctx, p.log, "pipeline starts again", err, func(at time.Time) {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.status.RetryAt = at
+			p.status.Restarts++
+		})
 	}
 }
 
