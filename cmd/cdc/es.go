@@ -56,8 +56,10 @@ func eventsError(err error) error {
 	var closed *intent.ClosedError
 	var invalid *intent.InvalidError
 	var faults view.FaultsError
+	var dependents *view.DependentsError
 	var exit *exitError
-	if errors.As(err, &conflict) || errors.As(err, &closed) || errors.As(err, &invalid) || errors.As(err, &faults) || errors.As(err, &exit) {
+	if errors.As(err, &conflict) || errors.As(err, &closed) || errors.As(err, &invalid) || errors.As(err, &faults) ||
+		errors.As(err, &dependents) || errors.As(err, &exit) {
 		return err
 	}
 	for _, refusal := range []error{eventstore.ErrNotFound, eventstore.ErrTimeout, eventstore.ErrTooEarly, view.ErrNoView, view.ErrNoBuild} {

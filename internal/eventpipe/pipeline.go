@@ -242,7 +242,7 @@ func (p *Pipeline) enter(s cdc.State, err error) {
 func Install(ctx context.Context, store *eventstore.Store, defs intent.Definitions) ([]string, error) {
 	types, err := store.Install(ctx, defs)
 	if err != nil {
-		return nil, err
+		return nil, definition(err)
 	}
 	views, err := view.Install(ctx, store, defs)
 	if err != nil {
@@ -253,7 +253,7 @@ func Install(ctx context.Context, store *eventstore.Store, defs intent.Definitio
 	}
 	reactions, err := reaction.Install(ctx, store, defs)
 	if err != nil {
-		return nil, err
+		return nil, definition(err)
 	}
 	return lines(types, views, reactions), nil
 }
@@ -281,8 +281,12 @@ func lines(types eventstore.InstallReport, views view.Report, reactions reaction
 
 // definition makes faults of definitions what they are: for somebody to mend.
 func definition(err error) error {
-	var faults view.FaultsError
-	if errors.As(err, &faults) {
+	var ofTypes *eventstore.DefinitionError
+	var ofSQL view.FaultsError
+	if errors.As(err, &ofTypes) {
+		err = ofTypes
+	}
+	if ofTypes != nil || errors.As(err, &ofSQL) {
 		return cdc.Terminal("definition", "Correct the definition in the configuration; cdc check tells whether it can be installed.", "%w", err)
 	}
 	return err
