@@ -20,13 +20,20 @@ func newDemoCommand(g *globals) *cobra.Command {
 		Use:   "demo",
 		Short: "Show everything on this machine: private PostgreSQL, embedded broker, a live university",
 		Long: `Demo needs nothing running. It finds PostgreSQL's server programs or fetches them, starts a private cluster and the
-embedded broker, and captures the tables of a university while its students join, enrol, cancel and leave.
-Every change is shown as a reader of the topics gets it. At the end the workload stops, the topics are compacted, and every
-topic is compared with its table, row by row. It exits with 0 if all are equal and with 4 if one differs.
+embedded broker, and lets the students of a university join, enrol, wait, cancel and leave. One pipeline captures its tables
+(what is), another publishes its events (what was meant): enrolments and waiting lists are views of events, and both
+pipelines see the same transactions.
+Half-way a reaction, which offers a freed place to the next on the waiting list, and a new view are added to the
+configuration and installed, as cdc es init does it. Nothing else changes and nothing is restarted.
 
-Look in from another terminal meanwhile: psql on the database, kcat on the broker, cdc status and cdc tail with the
-configuration in the data folder. Ctrl-C ends the workload and compares; a second one ends everything at once.
-A later run in the same folder goes on where this one stopped.`,
+Every change and every intent is shown as a reader of the topics gets it. At the end the workload stops, every view is
+compared with a replay of all events, and the topics are compacted: then every state topic is compared with its table, row
+by row, and every intent topic, which keeps everything, with the events of the store. It exits with 0 if all are equal and
+with 4 if anything differs.
+
+Look in from another terminal meanwhile: psql on the database, kcat on the broker, and with the configuration in the data
+folder cdc status, cdc tail, cdc tx, cdc es log, cdc views ls. Ctrl-C ends the workload and compares; a second one ends
+everything at once. A later run in the same folder goes on where this one stopped.`,
 		Example: `  cdc demo --for 30s
   cdc demo --print-config > cdc.yaml`,
 		Args: cobra.NoArgs,

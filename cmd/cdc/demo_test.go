@@ -62,34 +62,50 @@ func runConfig(t *testing.T, dir string) *config.Config {
 	return cfg
 }
 
-// mustEqual fails the test unless a run ended with every topic equal to its table.
+// mustEqual fails the test unless a run ended with every topic equal to its table or
+// its events, and every view equal to a replay.
 func mustEqual(t *testing.T, res *demo.Result, err error, out string) {
 	t.Helper()
 	if err != nil {
 		t.Fatalf("demo: %v\n%s", err, out)
 	}
-	if !res.Equal || len(res.Tables) != 5 {
-		t.Fatalf("result: got %+v, want five tables, all equal\n%s", res, out)
+	views := 2
+	if res.Added {
+		views++
+	}
+	if !res.Equal || len(res.Tables) != 5 || len(res.Intents) != 1 || len(res.Views) != views {
+		t.Fatalf("result: got %+v, want five tables, one topic of intents and %d views, all equal\n%s", res, views, out)
 	}
 	for _, r := range res.Tables {
 		if r.Rows == 0 || int64(r.Keys) != r.Rows || r.Records < r.Compacted || r.Compacted < r.Rows {
 			t.Errorf("table %s: got %+v, want rows = keys ≤ compacted ≤ records", r.Table, r)
 		}
 	}
+	for _, r := range res.Intents {
+		if r.Events == 0 || r.Records != r.Events || r.Compacted != r.Events {
+			t.Errorf("topic %s: got %+v, want records = compacted = events", r.Topic, r)
+		}
+	}
 }
 
-// One folder, run after run: from nothing, continued, interrupted, with the
-// database and then a topic changed behind the pipeline's back.
+// One folder, run after run: from nothing, interrupted once the reaction was added
+// and works, continued, with the database and then topics changed behind the
+// pipelines' back.
 func TestDemo(t *testing.T) {
 	dir := demoDir(t)
-	t.Run("from nothing", func(t *testing.T) {
+	t.Run("from nothing, too short for the addition", func(t *testing.T) {
 		var out bytes.Buffer
-		res, err := demo.Run(t.Context(), demoOptions(dir, &out, 150))
+		o := demoOptions(dir, &out, 150)
+		o.Add = time.Hour
+		res, err := demo.Run(t.Context(), o)
 		mustEqual(t, res, err, out.String())
+		if res.Added || res.Offers != 0 {
+			t.Errorf("result: got %+v, want nothing added", res)
+		}
 		if res.Transactions < 75 {
 			t.Errorf("transactions: got %d of 150, want more than half", res.Transactions)
 		}
-		for _, want := range []string{"started from nothing", " = ", " + ", " - ", " ~ ", "Every topic, compacted, is its table"} {
+		for _, want := range []string{"started from nothing", " = ", " + ", " - ", " ~ ", " ! ", "one action, seen both ways", "Every state topic, compacted, is its table", "Every intent is in its topic"} {
 			if !strings.Contains(out.String(), want) {
 				t.Errorf("output lacks %q:\n%s", want, out.String())
 			}
@@ -98,6 +114,23 @@ func TestDemo(t *testing.T) {
 	if t.Failed() {
 		return
 	}
+	t.Run("interrupted when the added reaction has offered a place", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		out := &watcher{see: " reaction     ! place-offered ", then: cancel}
+		o := demoOptions(dir, out, 0)
+		o.Add = 100 * time.Millisecond
+		res, err := demo.Run(ctx, o)
+		mustEqual(t, res, err, out.text.String())
+		if !res.Added || res.Offers == 0 {
+			t.Errorf("result: got %+v, want offers of the added reaction", res)
+		}
+		if text := out.text.String(); !strings.Contains(text, "+       offer-freed-place:") || !strings.Contains(text, "reaction offer-freed-place: new") || !strings.Contains(text, "view popularity is live") {
+			t.Errorf("the addition is not shown:\n%s", text)
+		}
+		if d := runConfig(t, dir).Pipelines["intents"].Definitions(); len(d.Reactions) != 1 || len(d.Views) != 3 {
+			t.Errorf("the configuration in the folder: got %d reactions and %d views, want 1 and 3", len(d.Reactions), len(d.Views))
+		}
+	})
 	t.Run("continued, from the command line", func(t *testing.T) {
 		code, out, errOut := command(t, "demo", "--dir", dir, "--transactions", "60", "--rate", "200",
 			"--broker", "127.0.0.1:0", "--admin", "127.0.0.1:0", "-o", "json")
@@ -109,20 +142,20 @@ func TestDemo(t *testing.T) {
 			t.Fatalf("standard output is not the result alone: %v\n%s", err, out)
 		}
 		mustEqual(t, &res, nil, errOut)
-		if !strings.Contains(errOut, "continued where the last run stopped") || strings.Contains(errOut, " = ") && strings.Count(errOut, " = ") > 1 {
-			t.Errorf("a continued run reads the snapshot again, or does not say that it continues:\n%s", errOut)
+		if !res.Added {
+			t.Errorf("result: got %+v, want what an earlier run has added", res)
 		}
-	})
-	t.Run("interrupted", func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		out := &watcher{see: " feedback ", then: cancel}
-		res, err := demo.Run(ctx, demoOptions(dir, out, 0))
-		mustEqual(t, res, err, out.text.String())
+		if !strings.Contains(errOut, "continued where the last run stopped") || !strings.Contains(errOut, "were added by an earlier run") || strings.Count(errOut, " = ") > 1 {
+			t.Errorf("a continued run reads the snapshot again, adds again, or does not say that it continues:\n%s", errOut)
+		}
 	})
 	t.Run("table changed", func(t *testing.T) {
 		var out bytes.Buffer
 		o := demoOptions(dir, &out, 20)
-		o.Hook = func(string) {
+		o.Hook = func(point string) {
+			if point != demo.HookStopped {
+				return
+			}
 			sql(t, dir, `UPDATE courses SET title = 'Another' WHERE id = 'ddia'`,
 				`DELETE FROM feedback WHERE id = (SELECT max(id) FROM feedback)`,
 				`INSERT INTO students (name, email, essay) VALUES ('New', 'new@example.edu', '')`)
@@ -144,11 +177,14 @@ func TestDemo(t *testing.T) {
 		res, err := demo.Run(t.Context(), demoOptions(dir, &out, 20))
 		mustEqual(t, res, err, out.String())
 	})
-	t.Run("topic changed", func(t *testing.T) {
+	t.Run("topics changed", func(t *testing.T) {
 		var out bytes.Buffer
 		o := demoOptions(dir, &out, 20)
-		o.Hook = func(string) {
-			produce(t, dir, "university.courses", `{"id":"logic"}`, `{"id":"logic","title":"Made up","capacity":20,"credits":4.5,"syllabus":""}`)
+		o.Hook = func(point string) {
+			if point == demo.HookStopped {
+				produce(t, dir, "university.courses", `{"id":"logic"}`, `{"id":"logic","title":"Made up","capacity":20,"credits":4.5,"syllabus":""}`)
+				produce(t, dir, "university.events.course", "course/logic", `{"course": "logic", "student": 1}`)
+			}
 		}
 		res, err := demo.Run(t.Context(), o)
 		if !errors.Is(err, demo.ErrDifferent) || res == nil {
@@ -157,7 +193,37 @@ func TestDemo(t *testing.T) {
 		if r := res.Tables[1]; r.Different+r.Ghosts == 0 || r.Equal || !strings.Contains(strings.Join(r.Samples, "\n"), `{"id":"logic"}`) {
 			t.Errorf("table courses: got %+v, want logic named as different", r)
 		}
+		if r := res.Intents[0]; r.Ghosts != 1 || r.Missing+r.Doubled+r.Different+r.Disorder+r.Disturbed != 0 || r.Equal {
+			t.Errorf("topic of intents: got %+v, want one ghost and nothing else", r)
+		}
 	})
+}
+
+// A view that was written by somebody else is what its topic says, and not what a
+// replay gives.
+func TestDemoFindsAChangedView(t *testing.T) {
+	dir := demoDir(t)
+	var out bytes.Buffer
+	o := demoOptions(dir, &out, 20)
+	o.Hook = func(point string) {
+		if point == demo.HookIdle {
+			sql(t, dir, `DELETE FROM views.enrolments WHERE (course, student) = (SELECT course, student FROM views.enrolments LIMIT 1)`)
+		}
+	}
+	res, err := demo.Run(t.Context(), o)
+	if !errors.Is(err, demo.ErrDifferent) || res == nil {
+		t.Fatalf("demo: got %v, want %v\n%s", err, demo.ErrDifferent, out.String())
+	}
+	for _, v := range res.Views {
+		if changed := v.View == "enrolments"; v.Equal == changed || changed && (v.Missing != 1 || v.Extra != 0) {
+			t.Errorf("view %s: got %+v, want one row missing of enrolments and nothing else", v.View, v)
+		}
+	}
+	for _, r := range res.Tables {
+		if !r.Equal {
+			t.Errorf("table %s: got %+v, want it equal: the pipeline has captured the change", r.Table, r)
+		}
+	}
 }
 
 func TestDemoExitCodes(t *testing.T) {
@@ -193,8 +259,11 @@ func TestDemoPrintsItsConfiguration(t *testing.T) {
 	}
 }
 
-// demoChildVariable has the test binary be `cdc demo` in the folder it names.
-const demoChildVariable = "CDC_TEST_DEMO_DIR"
+// These have the test binary be `cdc demo` in a folder, with so many transactions.
+const (
+	demoChildVariable   = "CDC_TEST_DEMO_DIR"
+	demoNumbersVariable = "CDC_TEST_DEMO_TRANSACTIONS"
+)
 
 // TestDemoChild is the process that TestDemoKilled kills.
 func TestDemoChild(t *testing.T) {
@@ -202,16 +271,30 @@ func TestDemoChild(t *testing.T) {
 	if dir == "" {
 		t.Skip("runs as a child of TestDemoKilled")
 	}
-	os.Exit(execute(context.Background(), []string{"demo", "--dir", dir, "--rate", "200", "--lines", "0",
+	os.Exit(execute(context.Background(), []string{"demo", "--dir", dir, "--rate", "200", "--lines", "0", "--transactions", os.Getenv(demoNumbersVariable),
 		"--broker", "127.0.0.1:0", "--admin", "127.0.0.1:0"}, os.Stdin, os.Stdout, os.Stderr))
 }
 
-// A demo that is killed in the middle leaves no process behind, and the next run
-// brings every topic to its table.
+// A demo that is killed in the middle, before and behind the addition, leaves no
+// process behind, and the next run brings every topic to its table and its events.
 func TestDemoKilled(t *testing.T) {
 	dir := demoDir(t)
+	killDemo(t, dir, 100_000, "ms", 50)
+	killDemo(t, dir, 400, "added to ", 1)
+	var text bytes.Buffer
+	res, err := demo.Run(t.Context(), demoOptions(dir, &text, 50))
+	mustEqual(t, res, err, text.String())
+	if !res.Added {
+		t.Errorf("result: got %+v, want what the killed run has added", res)
+	}
+}
+
+// killDemo starts a demo of so many transactions, kills it when it has shown a text so many times, and waits
+// until its PostgreSQL has noticed.
+func killDemo(t *testing.T, dir string, transactions int, text string, times int) {
+	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestDemoChild$")
-	cmd.Env = append(os.Environ(), demoChildVariable+"="+dir)
+	cmd.Env = append(os.Environ(), demoChildVariable+"="+dir, fmt.Sprintf("%s=%d", demoNumbersVariable, transactions))
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -220,30 +303,30 @@ func TestDemoKilled(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	streamed := 0
+	seen := 0
 	lines := bufio.NewScanner(out)
-	for streamed < 50 && lines.Scan() {
-		if strings.Contains(lines.Text(), "ms") {
-			streamed++
+	for seen < times && lines.Scan() {
+		if strings.Contains(lines.Text(), text) {
+			seen++
 		}
 	}
-	pid := postmaster(t, dir)
+	pid := 0
+	if seen == times {
+		pid = postmaster(t, dir)
+	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_, _ = io.Copy(io.Discard, out)
 	_ = cmd.Wait() // killed
-	if streamed < 50 {
-		t.Fatalf("the demo ended by itself after %d changes", streamed)
+	if seen < times {
+		t.Fatalf("the demo ended by itself after it had shown %q %d times", text, seen)
 	}
 	for deadline := time.Now().Add(30 * time.Second); syscall.Kill(pid, 0) == nil; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("PostgreSQL (pid %d) is still there 30 s after its demo was killed", pid)
 		}
 	}
-	var text bytes.Buffer
-	res, err := demo.Run(t.Context(), demoOptions(dir, &text, 50))
-	mustEqual(t, res, err, text.String())
 }
 
 // postmaster is the process of the cluster in dir.

@@ -2,11 +2,15 @@ package demo
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"math/rand/v2"
 	"strconv"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"cdc/internal/intent"
 )
 
 // action is one thing that people at a university do: one transaction.
@@ -19,7 +23,7 @@ type action struct {
 var actions = []action{
 	{"enrol", 34, enrol},
 	{"cancel", 16, cancel},
-	{"offer", 14, offer},
+	{"accept", 14, accept},
 	{"grade", 8, grade},
 	{"praise", 8, comment},
 	{"edit", 5, editComment},
@@ -70,9 +74,14 @@ const (
 const anyStudent = `SELECT id FROM students
 	WHERE id >= (SELECT min(id) + floor($1::float8 * (max(id) - min(id) + 1))::int FROM students) ORDER BY id LIMIT 1`
 
-const anyEnrolment = `SELECT student_id, course_id FROM enrolments
-	WHERE student_id >= (SELECT min(student_id) + floor($1::float8 * (max(student_id) - min(student_id) + 1))::int FROM enrolments)
-	ORDER BY student_id, course_id LIMIT 1`
+const anyEnrolment = `SELECT student, course FROM views.enrolments
+	WHERE student >= (SELECT min(student) + floor($1::float8 * (max(student) - min(student) + 1))::bigint FROM views.enrolments)
+	ORDER BY student, course LIMIT 1`
+
+const anyOffer = `WITH open AS (SELECT student, course FROM views.waiting_list WHERE offer IS NOT NULL)
+	SELECT student, course FROM open
+	WHERE student >= (SELECT min(student) + floor($1::float8 * (max(student) - min(student) + 1))::bigint FROM open)
+	ORDER BY student, course LIMIT 1`
 
 const anyFeedback = `SELECT id FROM feedback
 	WHERE id >= (SELECT min(id) + floor($1::float8 * (max(id) - min(id) + 1))::bigint FROM feedback) ORDER BY id LIMIT 1`
@@ -113,92 +122,122 @@ func mailDomain(rng *rand.Rand) string {
 	return pick(rng, []string{"example.edu", "example.org", "mail.example", "例え.example"})
 }
 
-// enrol gives a student a place, or a place on the waiting list where the course
-// is full. The lock on the course makes counting its places safe.
+// place is how a student stands in a course, and the course itself.
+type place struct {
+	capacity int
+	taken    int // places of the course that somebody has, or was offered
+	enrolled bool
+	waiting  bool
+	offer    pgtype.UUID // the event that offered the student a place
+}
+
+// look locks the student and the course, in this order everywhere, and tells how
+// they stand. Until the transaction ends the student stays, and nobody else takes a
+// place of the course.
+func look(ctx context.Context, tx pgx.Tx, student int64, course string) (p place, err error) {
+	if err := exec(ctx, tx, `SELECT FROM students WHERE id = $1 FOR KEY SHARE`, student); err != nil {
+		return p, err
+	}
+	err = tx.QueryRow(ctx, `SELECT capacity FROM courses WHERE id = $1 FOR NO KEY UPDATE`, course).Scan(&p.capacity)
+	if err != nil {
+		return p, err
+	}
+	// A statement of its own: it sees what was committed by those who had the locks before.
+	err = tx.QueryRow(ctx, `SELECT
+			(SELECT count(*) FROM views.enrolments WHERE course = $1) + (SELECT count(offer) FROM views.waiting_list WHERE course = $1),
+			EXISTS (SELECT FROM views.enrolments WHERE course = $1 AND student = $2),
+			EXISTS (SELECT FROM views.waiting_list WHERE course = $1 AND student = $2),
+			(SELECT offer FROM views.waiting_list WHERE course = $1 AND student = $2)`, course, student).
+		Scan(&p.taken, &p.enrolled, &p.waiting, &p.offer)
+	return p, err
+}
+
+// enrol gives a student a place, or a place on the waiting list where the course is
+// full.
 func enrol(ctx context.Context, tx pgx.Tx, rng *rand.Rand) error {
-	var student, capacity, taken int
+	var student int64
 	if err := find(ctx, tx, rng, anyStudent, &student); err != nil {
 		return err
 	}
 	course := pick(rng, courses).id
-	if err := lockCourse(ctx, tx, course, &capacity, &taken); err != nil {
+	p, err := look(ctx, tx, student, course)
+	data := map[string]any{"student": student}
+	switch {
+	case err != nil:
 		return err
+	case p.enrolled, p.waiting && p.taken >= p.capacity:
+		return errNobody
+	case p.taken < p.capacity:
+		return say(ctx, tx, by(student), intent.ID{}, course, "student-enrolled", data)
 	}
-	if taken < capacity {
-		return exec(ctx, tx, `INSERT INTO enrolments (student_id, course_id) VALUES ($1, $2) ON CONFLICT DO NOTHING`, student, course)
-	}
-	return exec(ctx, tx, `INSERT INTO waiting_list (course_id, student_id, position)
-		SELECT $1::text, $2::int, 1 + coalesce((SELECT max(position) FROM waiting_list WHERE course_id = $1), 0)
-		WHERE NOT EXISTS (SELECT FROM enrolments WHERE course_id = $1 AND student_id = $2) ON CONFLICT DO NOTHING`, course, student)
+	return say(ctx, tx, by(student), intent.ID{}, course, "student-waitlisted", data)
 }
 
-func lockCourse(ctx context.Context, tx pgx.Tx, course string, capacity, taken *int) error {
-	err := tx.QueryRow(ctx, `SELECT capacity FROM courses WHERE id = $1 FOR NO KEY UPDATE`, course).Scan(capacity)
-	if err != nil {
+// accept takes the place that a student was offered.
+func accept(ctx context.Context, tx pgx.Tx, rng *rand.Rand) error {
+	var student int64
+	var course string
+	if err := find(ctx, tx, rng, anyOffer, &student, &course); err != nil {
 		return err
 	}
-	return tx.QueryRow(ctx, `SELECT count(*) FROM enrolments WHERE course_id = $1`, course).Scan(taken)
+	p, err := look(ctx, tx, student, course)
+	switch {
+	case err != nil:
+		return err
+	case !p.offer.Valid, p.taken > p.capacity: // the course has become smaller meanwhile
+		return errNobody
+	}
+	return say(ctx, tx, by(student), p.offer.Bytes, course, "student-enrolled", map[string]any{"student": student})
 }
 
-// cancel is the example that runs through this service: as rows, a delete and an
-// insert in one transaction; what was meant is only in the reader's head.
+// cancel is the example that runs through this service: one intent; as rows, a
+// delete and an insert.
 func cancel(ctx context.Context, tx pgx.Tx, rng *rand.Rand) error {
-	var student int
+	var student int64
 	var course string
 	if err := find(ctx, tx, rng, anyEnrolment, &student, &course); err != nil {
 		return err
 	}
-	if err := exec(ctx, tx, `DELETE FROM enrolments WHERE student_id = $1 AND course_id = $2`, student, course); err != nil {
+	p, err := look(ctx, tx, student, course)
+	if err != nil {
 		return err
 	}
-	details := map[string]any{"reason": pick(rng, reasons), "weeks": rng.IntN(14), "would_return": rng.IntN(2) == 0}
+	if !p.enrolled {
+		return errNobody
+	}
+	reason := pick(rng, reasons)
+	data := map[string]any{"student": student, "reason": reason}
+	if err := say(ctx, tx, by(student), intent.ID{}, course, "enrolment-cancelled", data); err != nil {
+		return err
+	}
+	details := map[string]any{"reason": reason, "weeks": rng.IntN(14), "would_return": rng.IntN(2) == 0}
 	return insertFeedback(ctx, tx, student, course, "cancellation", prose(rng, 20+rng.IntN(60)), details)
 }
 
-func insertFeedback(ctx context.Context, tx pgx.Tx, student int, course, kind, body string, details map[string]any) error {
+func insertFeedback(ctx context.Context, tx pgx.Tx, student int64, course, kind, body string, details map[string]any) error {
 	return exec(ctx, tx, `INSERT INTO feedback (student_id, course_id, kind, body, details) VALUES ($1, $2, $3, $4, $5)`,
 		student, course, kind, body, details)
 }
 
-// offer gives a free place to the next on the waiting list.
-func offer(ctx context.Context, tx pgx.Tx, rng *rand.Rand) error {
-	// The longest list first, now and then any.
-	var course string
-	err := tx.QueryRow(ctx, `SELECT w.course_id FROM waiting_list w JOIN courses c ON c.id = w.course_id
-		WHERE c.capacity > (SELECT count(*) FROM enrolments e WHERE e.course_id = c.id)
-		GROUP BY 1 ORDER BY count(*) * (0.5 + $1::float8) DESC LIMIT 1`, rng.Float64()).Scan(&course)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return errNobody
-	}
-	if err != nil {
-		return err
-	}
-	var capacity, taken int
-	if err := lockCourse(ctx, tx, course, &capacity, &taken); err != nil {
-		return err
-	}
-	if taken >= capacity {
-		return errNobody
-	}
-	return exec(ctx, tx, `WITH next AS (
-			DELETE FROM waiting_list w USING (
-				SELECT student_id FROM waiting_list WHERE course_id = $1 ORDER BY position LIMIT 1) first
-			WHERE w.course_id = $1 AND w.student_id = first.student_id RETURNING w.student_id)
-		INSERT INTO enrolments (student_id, course_id) SELECT student_id, $1 FROM next ON CONFLICT DO NOTHING`, course)
-}
-
 func grade(ctx context.Context, tx pgx.Tx, rng *rand.Rand) error {
-	var student int
+	var student int64
 	var course string
 	if err := find(ctx, tx, rng, anyEnrolment, &student, &course); err != nil {
 		return err
 	}
-	value := strconv.Itoa(1+rng.IntN(5)) + "." + pick(rng, []string{"0", "3", "7"})
-	return exec(ctx, tx, `UPDATE enrolments SET grade = $3::text::numeric WHERE student_id = $1 AND course_id = $2`, student, course, value)
+	p, err := look(ctx, tx, student, course)
+	if err != nil {
+		return err
+	}
+	if !p.enrolled {
+		return errNobody
+	}
+	value := json.Number(strconv.Itoa(1+rng.IntN(5)) + "." + pick(rng, []string{"0", "3", "7"}))
+	return say(ctx, tx, office, intent.ID{}, course, "grade-given", map[string]any{"student": student, "grade": value})
 }
 
 func comment(ctx context.Context, tx pgx.Tx, rng *rand.Rand) error {
-	var student int
+	var student int64
 	if err := find(ctx, tx, rng, anyStudent, &student); err != nil {
 		return err
 	}
@@ -217,7 +256,7 @@ func editComment(ctx context.Context, tx pgx.Tx, rng *rand.Rand) error {
 
 // move touches a student's row but not the essay in it.
 func move(ctx context.Context, tx pgx.Tx, rng *rand.Rand) error {
-	var student int
+	var student int64
 	if err := find(ctx, tx, rng, anyStudent, &student); err != nil {
 		return err
 	}
@@ -226,7 +265,7 @@ func move(ctx context.Context, tx pgx.Tx, rng *rand.Rand) error {
 }
 
 func reviseEssay(ctx context.Context, tx pgx.Tx, rng *rand.Rand) error {
-	var student int
+	var student int64
 	if err := find(ctx, tx, rng, anyStudent, &student); err != nil {
 		return err
 	}
@@ -239,22 +278,67 @@ func resize(ctx context.Context, tx pgx.Tx, rng *rand.Rand) error {
 		pick(rng, courses).id, rng.IntN(5)-2)
 }
 
-// leave removes a student with places and waiting, by the foreign keys.
+// leave removes a student, who gives up every place and stops waiting: one append
+// to the streams of all these courses.
 func leave(ctx context.Context, tx pgx.Tx, rng *rand.Rand) error {
-	var student int
-	if err := find(ctx, tx, rng, anyStudent, &student); err != nil {
+	student, places, err := lockStudent(ctx, tx, rng)
+	if err != nil {
+		return err
+	}
+	var m meaning
+	for _, p := range places {
+		if p.waiting {
+			m.add(p.course, "waiting-ended", map[string]any{"student": student})
+		} else {
+			m.add(p.course, "enrolment-cancelled", map[string]any{"student": student, "reason": "left the university"})
+		}
+	}
+	if err := m.append(ctx, tx, by(student), intent.ID{}); err != nil {
 		return err
 	}
 	return exec(ctx, tx, `DELETE FROM students WHERE id = $1`, student)
 }
 
-// renumber changes the key of a student and, by the foreign keys, of all that hangs on it.
+// renumber changes the key of a student, and of all places that the student has.
 func renumber(ctx context.Context, tx pgx.Tx, rng *rand.Rand) error {
-	var student int
-	if err := find(ctx, tx, rng, anyStudent, &student); err != nil {
+	student, places, err := lockStudent(ctx, tx, rng)
+	if err != nil {
 		return err
 	}
-	return exec(ctx, tx, `UPDATE students SET id = nextval('student_number') WHERE id = $1`, student)
+	var becomes int64
+	err = tx.QueryRow(ctx, `UPDATE students SET id = nextval('student_number') WHERE id = $1 RETURNING id`, student).Scan(&becomes)
+	if err != nil {
+		return err
+	}
+	var m meaning
+	for _, p := range places {
+		m.add(p.course, "student-renumbered", map[string]any{"student": student, "becomes": becomes})
+	}
+	return m.append(ctx, tx, office, intent.ID{})
+}
+
+// held is a place of a student, or one on a waiting list.
+type held struct {
+	course  string
+	waiting bool
+}
+
+// lockStudent picks a student whom nobody enrols, grades or removes until the
+// transaction ends, and tells where the student has a place or waits for one.
+func lockStudent(ctx context.Context, tx pgx.Tx, rng *rand.Rand) (student int64, places []held, err error) {
+	if err := find(ctx, tx, rng, anyStudent, &student); err != nil {
+		return 0, nil, err
+	}
+	if err := exec(ctx, tx, `SELECT FROM students WHERE id = $1 FOR UPDATE`, student); err != nil {
+		return 0, nil, err
+	}
+	rows, err := tx.Query(ctx, `SELECT course, false FROM views.enrolments WHERE student = $1
+		UNION ALL SELECT course, true FROM views.waiting_list WHERE student = $1 ORDER BY 1, 2`, student)
+	if err != nil {
+		return 0, nil, err
+	}
+	places, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (h held, err error) { return h, row.Scan(&h.course, &h.waiting) })
+	return student, places, err
 }
 
 func archive(ctx context.Context, tx pgx.Tx, _ *rand.Rand) error {
@@ -262,9 +346,9 @@ func archive(ctx context.Context, tx pgx.Tx, _ *rand.Rand) error {
 		SELECT id FROM feedback WHERE id < (SELECT max(id) FROM feedback) - $1 ORDER BY id LIMIT $2)`, keptFeedback, archiveAtATime)
 }
 
-// regret does something and takes it back.
+// regret means something, does it and takes both back.
 func regret(ctx context.Context, tx pgx.Tx, rng *rand.Rand) error {
-	if err := comment(ctx, tx, rng); err != nil {
+	if err := cancel(ctx, tx, rng); err != nil {
 		return err
 	}
 	return errRegret

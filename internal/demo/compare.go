@@ -79,7 +79,9 @@ func (c *comparison) look(ctx context.Context) error {
 	return c.tx.QueryRow(ctx, "SELECT count(*) FROM "+c.relation()).Scan(&c.rows)
 }
 
-func (c *comparison) relation() string { return "public." + pgx.Identifier{c.table.name}.Sanitize() }
+func (c *comparison) relation() string {
+	return pgx.Identifier{c.table.schema, c.table.name}.Sanitize()
+}
 
 // batchOf is how many entries the next batch takes, one at least.
 func batchOf(entries []entry) int {

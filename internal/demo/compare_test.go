@@ -41,7 +41,7 @@ func TestCompare(t *testing.T) {
 		`INSERT INTO kinds VALUES
 			('x', 1, 1.50, '2026-03-01 10:05:07.25+01', '{a,"b,c",NULL}', '{"z": 1, "a": [null, 2.0]}', '2026-03-01'),
 			('y', 2, NULL, NULL, NULL, NULL, NULL)`)
-	kinds := table{"kinds", []string{"a", "b"}}
+	kinds := table{"public", "kinds", []string{"a", "b"}}
 	const (
 		keyX = `{"a":1,"b":"x"}`
 		keyY = `{"a":2,"b":"y"}`
@@ -106,7 +106,7 @@ func TestCompareBatches(t *testing.T) {
 	records[`{"id":701}`] = `{"id":701,"n":9999999999}`
 	records[`{"id":702}`] = `{"id":702,"n":0}`
 	delete(records, `{"id":1200}`)
-	c := hold(t, db.Conn(t), table{"many", []string{"id"}}, records)
+	c := hold(t, db.Conn(t), table{"public", "many", []string{"id"}}, records)
 	want := []string{`different {"id":700}`, `different {"id":701}`, `different {"id":702}`, `missing {"id" : 1200}`, `missing {"id" : 700}`, `missing {"id" : 701}`}
 	var got []string
 	for _, d := range c.found {

@@ -10,10 +10,16 @@ import (
 	"text/template"
 
 	"cdc/internal/config"
+	"cdc/internal/intent"
 )
 
 //go:embed cdc.yaml.tmpl
 var configText string
+
+// addedText goes behind it: the reaction and the view that a run adds half-way.
+//
+//go:embed added.yaml
+var addedText string
 
 var configTemplate = template.Must(template.New("cdc.yaml").Parse(configText))
 
@@ -27,6 +33,7 @@ type places struct {
 	Dir      string // of the broker, relative to the file
 	Broker   string // host:port
 	Admin    string // host:port
+	Added    bool   // with the reaction and the view that a run adds
 }
 
 // render writes the configuration; strings of Go and of YAML in double quotes
@@ -38,11 +45,14 @@ func (p places) render() (string, error) {
 	if err := configTemplate.Execute(&b, p); err != nil {
 		return "", fmt.Errorf("write configuration: %w", err)
 	}
+	if p.Added {
+		b.WriteString(addedText)
+	}
 	return b.String(), nil
 }
 
-// Example is the configuration that a run uses, with the usual ports: what
-// `cdc demo --print-config` prints.
+// Example is the configuration that a run uses, with the usual ports and with what
+// it adds on the way: what `cdc demo --print-config` prints.
 func Example() (string, error) {
 	return places{
 		Written:  "Printed by `cdc demo --print-config`.",
@@ -50,13 +60,14 @@ func Example() (string, error) {
 		Dir:      "data/broker",
 		Broker:   DefaultBroker,
 		Admin:    DefaultAdmin,
+		Added:    true,
 	}.render()
 }
 
 // configure writes the configuration of this run into its folder and reads it
 // back, so that the run is exactly what the file says.
 func configure(dir string, p places) (*config.Config, error) {
-	p.Written = "Written by `cdc demo` at every start."
+	p.Written = "Written by `cdc demo`."
 	text, err := p.render()
 	if err != nil {
 		return nil, err
@@ -71,3 +82,17 @@ func configure(dir string, p places) (*config.Config, error) {
 	}
 	return cfg, nil
 }
+
+// definitions are those of the pipeline of events.
+func definitions(cfg *config.Config) intent.Definitions {
+	return cfg.Pipelines[intentsPipeline].Definitions()
+}
+
+// intentsPipeline is the pipeline of mode: events in the configuration.
+const intentsPipeline = "intents"
+
+// What addedText adds.
+const (
+	addedView     = "popularity"
+	addedReaction = "offer-freed-place"
+)

@@ -7,8 +7,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"cdc/internal/cdc"
 	"cdc/internal/config"
@@ -16,8 +19,9 @@ import (
 	"cdc/internal/sink"
 )
 
-// ErrDifferent says that a topic is not its table.
-var ErrDifferent = errors.New("a topic differs from its table")
+// ErrDifferent says that a topic is not its table or not its events, or a view not
+// what its events give.
+var ErrDifferent = errors.New("what was compared differs")
 
 // StartError is a run that did not come up: something around the process is
 // missing or not ready.
@@ -51,6 +55,7 @@ type run struct {
 	daemon Daemon
 	client *sink.Client
 	log    *slog.Logger
+	places places // of the configuration, as the file has it
 
 	streaming time.Time // since when every pipeline streams
 
@@ -102,22 +107,25 @@ func (r *run) start(ctx context.Context) (err error) {
 	if err := r.startPostgres(ctx); err != nil {
 		return err
 	}
-	r.uni, err = openUniversity(ctx, r.server.URL("postgres"), r.server.URL(database), r.opts.Seed)
-	if err != nil {
+	if r.uni, err = openUniversity(ctx, r.server.URL("postgres"), r.server.URL(database)); err != nil {
 		return err
 	}
 	r.onClose(func() error { return r.uni.close(context.WithoutCancel(ctx)) })
-	cfg, err := r.configuration()
+	cfg, err := r.configuration(ctx)
 	if err != nil {
+		return err
+	}
+	if err := r.uni.found(ctx, definitions(cfg), r.opts.Seed); err != nil {
 		return err
 	}
 	if err := r.startDaemon(ctx, cfg); err != nil {
 		return err
 	}
+	r.screen.lens.config = filepath.Join(r.folder.shown(), configName)
 	r.screen.header(header{
 		version: r.server.Version(), port: r.server.Port(),
 		broker: cfg.Kafka.Embedded.Listen, admin: cfg.Admin.Listen,
-		dir: r.folder.shown(), continued: r.folder.continued, ends: r.opts.ends(),
+		dir: r.folder.shown(), continued: r.folder.continued, adds: r.adds(), ends: r.opts.ends(),
 	})
 	return nil
 }
@@ -143,7 +151,7 @@ func (r *run) startPostgres(ctx context.Context) error {
 	return nil
 }
 
-func (r *run) configuration() (*config.Config, error) {
+func (r *run) configuration(ctx context.Context) (*config.Config, error) {
 	broker, err := address(r.opts.Broker, DefaultBroker)
 	if err != nil {
 		return nil, err
@@ -152,7 +160,11 @@ func (r *run) configuration() (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return configure(r.folder.dir, places{Postgres: r.server.URL(database), Dir: brokerDir, Broker: broker, Admin: admin})
+	r.places = places{Postgres: r.server.URL(database), Dir: brokerDir, Broker: broker, Admin: admin}
+	if r.places.Added, err = r.uni.extended(ctx); err != nil {
+		return nil, err
+	}
+	return configure(r.folder.dir, r.places)
 }
 
 func (r *run) startDaemon(ctx context.Context, cfg *config.Config) error {
@@ -218,17 +230,21 @@ func (r *run) play(ctx context.Context) (*Result, error) {
 	if err := r.work(ctx, hard, res); err != nil {
 		return nil, err
 	}
+	r.opts.Hook(HookIdle)
 	if err := r.catchUp(hard, res); err != nil {
 		return nil, err
 	}
 	r.log.Info("pipelines have caught up", "lsn", res.End)
+	if err := r.replay(hard, res); err != nil {
+		return nil, err
+	}
 	stopFlow()
 	<-flowed
 	r.log.Info("pipelines have stopped")
 	if err := context.Cause(hard); err != nil {
 		return nil, err
 	}
-	r.opts.Hook("stopped")
+	r.opts.Hook(HookStopped)
 	return res, r.conclude(hard, follower, stopFollowing, res)
 }
 
@@ -240,16 +256,26 @@ func orWhy(err error) error {
 	return err
 }
 
-// work runs the workload to its end.
+// work runs the workload to its end, and adds to the running system on the way.
 func (r *run) work(ctx, hard context.Context, res *Result) error {
 	if r.opts.For > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, r.opts.For)
 		defer cancel()
 	}
-	w := &workload{url: r.uni.url, seed: r.opts.Seed, rate: r.opts.Rate, limit: r.opts.Transactions}
-	err := w.run(ctx, hard)
+	ctx, ended := context.WithCancel(ctx)
+	defer ended()
+	half := make(chan struct{})
+	w := &workload{url: r.uni.url, seed: r.opts.Seed, rate: r.opts.Rate, limit: r.opts.Transactions, half: func() { close(half) }}
+	group, inner := errgroup.WithContext(hard)
+	group.Go(func() error {
+		defer ended()
+		return w.run(ctx, inner)
+	})
+	group.Go(func() error { return r.add(ctx, inner, half) })
+	err := group.Wait()
 	res.Transactions, res.Undone, res.Lost = w.committed.Load(), w.undone.Load(), w.lost.Load()
+	res.Added = r.places.Added
 	if err == nil {
 		return context.Cause(hard)
 	}
@@ -263,65 +289,154 @@ func (r *run) work(ctx, hard context.Context, res *Result) error {
 	}
 }
 
-// catchUp waits until the pipelines have acknowledged all that was committed.
+// catchUp waits until the pipelines have brought everything that was committed to
+// where it belongs, and what the reaction made of it too.
 func (r *run) catchUp(hard context.Context, res *Result) (err error) {
 	ctx, cancel := context.WithTimeoutCause(hard, catchUpLimit, fmt.Errorf("not after %v", catchUpLimit))
 	defer cancel()
-	if res.End, err = r.uni.end(ctx); err != nil {
-		return err
-	}
 	r.screen.say("%s", r.screen.paint.dim(fmt.Sprintf("the workload has ended after %d transactions; when the last is in its topic, all are compacted and compared …", res.Transactions)))
-	r.log.Info("workload ended", "transactions", res.Transactions, "lsn", res.End)
+	for {
+		// In this order: what is appended between the two lies before the end.
+		goal := goal{added: r.places.Added}
+		if goal.events, err = r.uni.events(ctx); err != nil {
+			return err
+		}
+		if goal.end, err = r.uni.end(ctx); err != nil {
+			return err
+		}
+		r.log.Info("waiting for the pipelines", "transactions", res.Transactions, "events", goal.events, "lsn", goal.end)
+		if err := r.reach(ctx, goal); err != nil {
+			return err
+		}
+		// What has reacted to the last event may have appended more.
+		events, err := r.uni.events(ctx)
+		if err != nil {
+			return err
+		}
+		if events == goal.events {
+			res.End = goal.end
+			break
+		}
+	}
+	for _, s := range r.daemon.Status() {
+		if s.Since.After(r.streaming) {
+			r.streaming = s.Since
+		}
+	}
+	return nil
+}
+
+// reach waits until the pipelines have reached a goal.
+func (r *run) reach(ctx context.Context, g goal) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
-		all := r.daemon.Status()
-		behind := lagging(all, res.End)
+		behind := g.lagging(r.daemon.Status())
 		if behind == "" {
-			for _, s := range all {
-				if s.Since.After(r.streaming) {
-					r.streaming = s.Since
-				}
-			}
 			return nil
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("wait for the pipelines to reach %s: %w\n%s", res.End, context.Cause(ctx), behind)
+			return fmt.Errorf("wait for the pipelines to reach %s: %w\n%s", g.end, context.Cause(ctx), behind)
 		}
 	}
 }
 
-// lagging describes the first pipeline that has not acknowledged everything
-// before end, "" for none.
-func lagging(all []cdc.Status, end cdc.LSN) string {
+// goal is what was committed at a moment.
+type goal struct {
+	end    cdc.LSN // of PostgreSQL's log
+	events int64   // of the store: the position of the last, for none is left out
+	added  bool    // the view and the reaction are there and must reach it too
+}
+
+// lagging describes the first pipeline that has not reached the goal, "" for none.
+func (g goal) lagging(all []cdc.Status) string {
 	for _, s := range all {
-		if s.Acked < end {
-			text := fmt.Sprintf("pipeline %s is %s at %s", s.Name, s.State, s.Acked)
-			if s.Error != "" {
-				text += ": " + s.Error
+		at := s.Acked.String()
+		switch {
+		case s.Mode != string(config.ModeEvents):
+			if s.Acked >= g.end {
+				continue
 			}
-			if s.Stalled != "" {
-				text += ": " + s.Stalled
+		case s.Log != nil:
+			part := g.laggard(s.Log)
+			if part == "" {
+				continue
 			}
-			return text
+			at = part
 		}
+		text := fmt.Sprintf("pipeline %s is %s at %s", s.Name, s.State, at)
+		if s.Error != "" {
+			text += ": " + s.Error
+		}
+		if s.Stalled != "" {
+			text += ": " + s.Stalled
+		}
+		return text
 	}
 	return ""
+}
+
+// laggard is the first part of a pipeline of events that has not reached the goal.
+func (g goal) laggard(l *cdc.LogStatus) string {
+	missing := map[string]bool{}
+	if g.added {
+		missing["view "+addedView], missing["reaction "+addedReaction] = true, true
+	}
+	behind := ""
+	reached := func(name string, position int64) {
+		if position < g.events && behind == "" {
+			behind = fmt.Sprintf("position %d of %d (%s)", position, g.events, name)
+		}
+		delete(missing, name)
+	}
+	reached("numbering", l.Head)
+	reached("publication", l.Published)
+	for _, part := range l.Parts {
+		if strings.HasPrefix(part.Name, "view ") || strings.HasPrefix(part.Name, "reaction ") {
+			reached(part.Name, part.Position)
+		}
+	}
+	for name := range missing {
+		return name + ", which does not run yet"
+	}
+	return behind
+}
+
+// replay compares the views with all events, which takes pipelines that run.
+func (r *run) replay(hard context.Context, res *Result) (err error) {
+	ctx, cancel := context.WithTimeoutCause(hard, judgeLimit, fmt.Errorf("not after %v", judgeLimit))
+	defer cancel()
+	if res.Views, err = judgeViews(ctx, r.uni); err != nil {
+		return err
+	}
+	r.log.Info("views were replayed and compared")
+	return nil
 }
 
 // conclude reads what the topics hold, lets the screen show all of it, and judges.
 func (r *run) conclude(hard context.Context, f *follower, stopFollowing func(), res *Result) (err error) {
 	ctx, cancel := context.WithTimeoutCause(hard, judgeLimit, fmt.Errorf("not after %v", judgeLimit))
 	defer cancel()
-	before := make(map[string]contents, len(tables))
+	states := make(map[string]contents, len(tables))
 	for _, t := range tables {
 		c, err := readTopic(ctx, r.client, t.topic())
 		if err != nil {
 			return err
 		}
-		before[t.name] = c
+		states[t.name] = c
+		if err := f.reach(ctx, c.ends); err != nil {
+			return err
+		}
+	}
+	intents := make(map[string]intentContents, len(intentTopics))
+	for topic := range intentTopics {
+		c, err := readIntents(ctx, r.client, topic)
+		if err != nil {
+			return err
+		}
+		intents[topic] = c
 		if err := f.reach(ctx, c.ends); err != nil {
 			return err
 		}
@@ -329,14 +444,20 @@ func (r *run) conclude(hard context.Context, f *follower, stopFollowing func(), 
 	stopFollowing()
 	r.screen.hush()
 	r.log.Info("everything was read back")
-	if res.Tables, err = judge(ctx, r.client, r.uni, r.daemon.Compact, before); err != nil {
+	if err := r.daemon.Compact(ctx); err != nil {
+		return err
+	}
+	if res.Tables, err = judgeTables(ctx, r.client, r.uni, states); err != nil {
+		return err
+	}
+	if res.Intents, err = judgeIntentTopics(ctx, r.client, r.uni, intents); err != nil {
+		return err
+	}
+	if res.Offers, err = r.uni.offers(ctx); err != nil {
 		return err
 	}
 	r.log.Info("topics were compacted and compared")
-	res.Equal = true
-	for _, t := range res.Tables {
-		res.Equal = res.Equal && t.Equal
-	}
+	res.Equal = res.judgement()
 	return nil
 }
 

@@ -17,6 +17,7 @@ import (
 type follower struct {
 	client *sink.Client
 	show   func(change)
+	began  time.Time
 
 	mu   sync.Mutex
 	next map[cdc.TopicPartition]int64 // one past the last record shown
@@ -30,6 +31,23 @@ const (
 	pollEvery = 50 * time.Millisecond
 )
 
+// feed is a topic that is followed, and what its records are on the screen.
+type feed struct {
+	topic  string
+	change func(m *sink.Message, now time.Time) change
+}
+
+// feeds are all topics of a run that began at a time.
+func feeds(began time.Time) (list []feed) {
+	for _, t := range tables {
+		list = append(list, feed{t.topic(), func(m *sink.Message, now time.Time) change { return newChange(t, m, now) }})
+	}
+	for topic := range intentTopics {
+		list = append(list, feed{topic, func(m *sink.Message, now time.Time) change { return newIntent(m, now, began) }})
+	}
+	return list
+}
+
 type arrival struct {
 	change
 	tp     cdc.TopicPartition
@@ -39,9 +57,9 @@ type arrival struct {
 // newFollower begins behind what the topics hold now; topics that do not exist
 // yet are read from their start.
 func newFollower(ctx context.Context, client *sink.Client, show func(change)) (*follower, error) {
-	f := &follower{client: client, show: show, next: map[cdc.TopicPartition]int64{}}
-	for _, t := range tables {
-		tps, err := partitions(ctx, client, t.topic())
+	f := &follower{client: client, show: show, began: time.Now(), next: map[cdc.TopicPartition]int64{}}
+	for _, from := range feeds(f.began) {
+		tps, err := partitions(ctx, client, from.topic)
 		if err != nil {
 			return nil, err
 		}
@@ -85,8 +103,8 @@ func (f *follower) run(ctx context.Context) error {
 		}
 	})
 	group, inner := errgroup.WithContext(ctx)
-	for _, t := range tables {
-		group.Go(func() error { return f.topic(inner, t, arrivals) })
+	for _, from := range feeds(f.began) {
+		group.Go(func() error { return f.topic(inner, from, arrivals) })
 	}
 	err := group.Wait()
 	close(arrivals)
@@ -97,18 +115,18 @@ func (f *follower) run(ctx context.Context) error {
 	return err
 }
 
-func (f *follower) topic(ctx context.Context, t table, arrivals chan<- arrival) error {
+func (f *follower) topic(ctx context.Context, from feed, arrivals chan<- arrival) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
-		tps, err := partitions(ctx, f.client, t.topic())
+		tps, err := partitions(ctx, f.client, from.topic)
 		if err != nil {
 			return err
 		}
 		if len(tps) > 0 {
 			group, ctx := errgroup.WithContext(ctx)
 			for _, tp := range tps {
-				group.Go(func() error { return f.partition(ctx, t, tp, arrivals) })
+				group.Go(func() error { return f.partition(ctx, from, tp, arrivals) })
 			}
 			return group.Wait()
 		}
@@ -120,11 +138,11 @@ func (f *follower) topic(ctx context.Context, t table, arrivals chan<- arrival) 
 	}
 }
 
-func (f *follower) partition(ctx context.Context, t table, tp cdc.TopicPartition, arrivals chan<- arrival) error {
+func (f *follower) partition(ctx context.Context, from feed, tp cdc.TopicPartition, arrivals chan<- arrival) error {
 	f.mu.Lock()
-	from := f.next[tp]
+	next := f.next[tp]
 	f.mu.Unlock()
-	r := f.client.NewReader(tp, from)
+	r := f.client.NewReader(tp, next)
 	defer func() { _ = r.Close() }() // never fails
 	for {
 		m, err := r.Next(ctx)
@@ -135,7 +153,7 @@ func (f *follower) partition(ctx context.Context, t table, tp cdc.TopicPartition
 			return err
 		}
 		select {
-		case arrivals <- arrival{change: newChange(t, m, time.Now()), tp: tp, offset: m.Offset}:
+		case arrivals <- arrival{change: from.change(m, time.Now()), tp: tp, offset: m.Offset}:
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -9,7 +9,9 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"cdc/internal/cdc"
+	"cdc/internal/intent"
 	"cdc/internal/sink"
+	"cdc/internal/view"
 )
 
 // TableResult is a topic held against its table.
@@ -32,23 +34,57 @@ type TableResult struct {
 // samples is how many differences of a table are named.
 const samples = 5
 
-// Result is the outcome of a run.
-type Result struct {
-	Dir          string        `json:"dir"`
-	Transactions int64         `json:"transactions"` // committed by the workload
-	Undone       int64         `json:"rolled_back"`  // on purpose
-	Lost         int64         `json:"overtaken"`    // rolled back because another was faster
-	End          cdc.LSN       `json:"lsn"`          // everything before it was compared
-	Tables       []TableResult `json:"tables"`
-	Equal        bool          `json:"equal"`
+// ViewResult is a view of events held against a replay of all of them.
+type ViewResult struct {
+	View    string          `json:"view"`
+	Mode    intent.ViewMode `json:"mode"`
+	Events  int64           `json:"events"` // replayed
+	Rows    int64           `json:"rows"`
+	Missing int64           `json:"missing"` // rows that a replay gives and the view lacks
+	Extra   int64           `json:"extra"`   // rows of the view that no replay gives
+	Equal   bool            `json:"equal"`
+	Samples []string        `json:"samples,omitempty"`
 }
 
-// judge reads the topics, has them compacted, reads them again, and holds them
-// against the tables. Nothing may write to topics or tables meanwhile.
-func judge(ctx context.Context, client *sink.Client, u *university, compact func(context.Context) error, before map[string]contents) ([]TableResult, error) {
-	if err := compact(ctx); err != nil {
-		return nil, err
+// Result is the outcome of a run.
+type Result struct {
+	Dir          string         `json:"dir"`
+	Transactions int64          `json:"transactions"` // committed by the workload
+	Undone       int64          `json:"rolled_back"`  // on purpose
+	Lost         int64          `json:"overtaken"`    // rolled back because another was faster
+	Added        bool           `json:"added"`        // the reaction and the view are there, from this run or an earlier one
+	Offers       int64          `json:"offers"`       // events that the reaction has appended in all runs
+	End          cdc.LSN        `json:"lsn"`          // everything before it was compared
+	Tables       []TableResult  `json:"tables"`
+	Intents      []IntentResult `json:"intents"`
+	Views        []ViewResult   `json:"views"`
+	Equal        bool           `json:"equal"`
+}
+
+// judgement says whether everything is equal.
+func (r *Result) judgement() bool {
+	for _, t := range r.Tables {
+		if !t.Equal {
+			return false
+		}
 	}
+	for _, i := range r.Intents {
+		if !i.Equal {
+			return false
+		}
+	}
+	for _, v := range r.Views {
+		if !v.Equal {
+			return false
+		}
+	}
+	return true
+}
+
+// judgeTables reads the topics of tables, which were compacted after before was
+// read, and holds them against the tables. Nothing may write to topics or tables
+// meanwhile.
+func judgeTables(ctx context.Context, client *sink.Client, u *university, before map[string]contents) ([]TableResult, error) {
 	var results []TableResult
 	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 	err := pgx.BeginTxFunc(ctx, u.conn, options, func(tx pgx.Tx) error {
@@ -92,37 +128,76 @@ func result(t table, before, after contents, c *comparison) TableResult {
 	}
 	// Two spellings of one key would both match the row: counting shows it.
 	r.Equal = len(found) == 0 && int64(r.Keys) == r.Rows
+	r.Samples = sampled(found)
+	return r
+}
+
+// sampled names some of the differences.
+func sampled(found []difference) (list []string) {
 	slices.SortFunc(found, func(a, b difference) int { return strings.Compare(a.String(), b.String()) })
 	for _, d := range found[:min(len(found), samples)] {
-		r.Samples = append(r.Samples, clip(printable(d.String()), sampleWidth))
+		list = append(list, clip(printable(d.String()), sampleWidth))
 	}
-	return r
+	return list
+}
+
+// judgeViews replays all events for every view and holds the outcome against its
+// table.
+func judgeViews(ctx context.Context, u *university) ([]ViewResult, error) {
+	list, err := view.List(ctx, u.store)
+	if err != nil {
+		return nil, err
+	}
+	var results []ViewResult
+	for _, v := range list {
+		report, err := view.Verify(ctx, u.store, v.Name, view.VerifyOptions{Build: v.Build, Samples: samples})
+		if err != nil {
+			return nil, err
+		}
+		r := ViewResult{
+			View: v.Name, Mode: v.Mode, Events: report.Events, Rows: report.Rows,
+			Missing: report.Missing.Count, Extra: report.Extra.Count, Equal: report.Equal(),
+		}
+		for _, row := range report.Missing.Rows {
+			r.Samples = append(r.Samples, clip(printable("missing "+string(row)), sampleWidth))
+		}
+		for _, row := range report.Extra.Rows {
+			r.Samples = append(r.Samples, clip(printable("too many "+string(row)), sampleWidth))
+		}
+		results = append(results, r)
+	}
+	return results, nil
 }
 
 // sampleWidth is how much of a key is shown.
 const sampleWidth = 100
 
-// verdict says in one line what was found.
-func (r TableResult) verdict() string {
-	if r.Equal {
-		return "yes"
-	}
-	return "NO: " + r.fault()
-}
-
 // fault counts what is wrong.
 func (r TableResult) fault() string {
+	return counted(fmt.Sprintf("%d keys for %d rows", r.Keys, r.Rows), []count{
+		{int64(r.Missing), "missing"}, {int64(r.Ghosts), "ghosts"}, {int64(r.Different), "different"}, {int64(r.Disturbed), "disturbed"},
+	})
+}
+
+func (r ViewResult) fault() string {
+	return counted("", []count{{r.Missing, "rows missing"}, {r.Extra, "rows too many"}})
+}
+
+type count struct {
+	n    int64
+	what string
+}
+
+// counted tells the counts that are not zero; otherwise where all are.
+func counted(otherwise string, counts []count) string {
 	var parts []string
-	for _, p := range []struct {
-		n    int
-		what string
-	}{{r.Missing, "missing"}, {r.Ghosts, "ghosts"}, {r.Different, "different"}, {r.Disturbed, "disturbed"}} {
-		if p.n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.what))
+	for _, c := range counts {
+		if c.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", c.n, c.what))
 		}
 	}
 	if len(parts) == 0 {
-		parts = append(parts, fmt.Sprintf("%d keys for %d rows", r.Keys, r.Rows))
+		return otherwise
 	}
 	return strings.Join(parts, ", ")
 }

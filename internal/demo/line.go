@@ -13,6 +13,7 @@ import (
 
 	"cdc/internal/cdc"
 	"cdc/internal/format"
+	"cdc/internal/intent"
 	"cdc/internal/sink"
 )
 
@@ -25,6 +26,64 @@ type change struct {
 	op      cdc.Op
 	tx      string        // of its source transaction, "" for a row of the snapshot
 	latency time.Duration // from commit to reader, 0 for a row of the snapshot; the commit was at - latency
+	meant   *meant        // of an intent; nil: a row
+}
+
+// meant is what an intent says beside its data: who did what to which stream, and why.
+type meant struct {
+	id, kind, version string
+	actor             string
+	cause             string // id of the event it followed from, "" for none
+}
+
+// newIntent is newChange for a record of an intent. Its latency counts from the
+// append, shortly before the commit. What was appended before the run began is as a
+// row of a snapshot: it has no transaction and no latency.
+func newIntent(m *sink.Message, now, began time.Time) change {
+	c := change{at: now, key: bytes.Clone(m.Key), value: bytes.Clone(m.Value), meant: &meant{}}
+	var at time.Time // of the append
+	for _, h := range m.Headers {
+		switch v := string(h.Value); h.Key {
+		case "id":
+			c.meant.id = v
+		case "type":
+			c.meant.kind = v
+		case "version":
+			c.meant.version = v
+		case "tx":
+			c.tx = v
+		case "time":
+			if t, err := time.Parse(time.RFC3339Nano, v); err == nil {
+				at = t
+			}
+		case intent.MetaCausation:
+			c.meant.cause = v
+		case "meta":
+			var meta map[string]json.RawMessage
+			if json.Unmarshal(h.Value, &meta) == nil {
+				_ = json.Unmarshal(meta[intent.MetaActor], &c.meant.actor) // another shape names nobody
+			}
+		}
+	}
+	if at.Before(began) {
+		c.tx = ""
+	} else {
+		c.latency = max(now.Sub(at), 0)
+	}
+	return c
+}
+
+// reacted says that the change is what a reaction means.
+func (c change) reacted() bool {
+	return c.meant != nil && strings.HasPrefix(c.meant.actor, actorReaction)
+}
+
+// who names the actor in short: the number of a student, the kind of a reaction.
+func (m *meant) who() string {
+	if strings.HasPrefix(m.actor, actorReaction) {
+		return strings.TrimSuffix(actorReaction, ":")
+	}
+	return strings.Replace(m.actor, ":", " ", 1)
 }
 
 // newChange copies what it keeps of m. Headers it does not know are left aside:
@@ -66,11 +125,14 @@ var signs = map[cdc.Op]string{
 	cdc.OpInsert: "+", cdc.OpUpdate: "~", cdc.OpDelete: "-", cdc.OpRead: "=", cdc.OpTruncate: "x",
 }
 
+// signIntent is that of an intent.
+const signIntent = "!"
+
 // line is the change in one line of fixed columns, without its end.
 func (c change) line(p palette) string {
-	sign, known := signs[c.op]
-	if !known {
-		sign = "?"
+	first, sign, key := c.table.name, p.op(c.op, c.sign()), summarise(c.key, nil, keyWidth)
+	if c.meant != nil {
+		first, sign, key = c.meant.who(), p.intent(signIntent), c.meant.kind
 	}
 	latency := "      "
 	if c.latency > 0 {
@@ -78,15 +140,30 @@ func (c change) line(p palette) string {
 	}
 	return strings.TrimRight(fmt.Sprintf("%s %s %s %s %s %s",
 		p.dim(c.at.Format("15:04:05.000")),
-		pad(c.table.name, tableWidth),
-		p.op(c.op, sign),
-		pad(summarise(c.key, nil, keyWidth), keyWidth),
+		pad(clip(printable(first), tableWidth), tableWidth),
+		sign,
+		pad(clip(printable(key), keyWidth), keyWidth),
 		pad(c.text(), valueWidth),
 		p.dim(latency)), " ")
 }
 
-// text is the value in short: the columns outside the key.
+func (c change) sign() string {
+	if sign, known := signs[c.op]; known {
+		return sign
+	}
+	return "?"
+}
+
+// text is the value in short: the columns outside the key; of an intent where it
+// stands, and its data without what the line says already.
 func (c change) text() string {
+	if c.meant != nil {
+		skip := []string{category}
+		if strings.HasPrefix(c.meant.actor, actorStudent) {
+			skip = append(skip, "student")
+		}
+		return clip(printable(string(c.key))+"@"+printable(c.meant.version)+" "+summarise(c.value, skip, valueWidth), valueWidth)
+	}
 	if c.value == nil {
 		return ""
 	}
@@ -251,6 +328,8 @@ func (p palette) dim(s string) string  { return p.paint("2", s) }
 func (p palette) bold(s string) string { return p.paint("1", s) }
 func (p palette) good(s string) string { return p.paint("32", s) }
 func (p palette) bad(s string) string  { return p.paint("31", s) }
+
+func (p palette) intent(s string) string { return p.paint("1;35", s) }
 
 func (p palette) op(op cdc.Op, s string) string {
 	switch op {

@@ -20,15 +20,15 @@ func TestLine(t *testing.T) {
 		want  string
 	}{
 		{"insert",
-			change{at: at, table: enrolments, key: []byte(`{"student_id":1004,"course_id":"ddia"}`), op: cdc.OpInsert, latency: 3400 * time.Microsecond,
-				value: []byte(`{"student_id":1004,"course_id":"ddia","enrolled_at":"2026-03-01T09:05:07.123456Z","grade":null}`)},
-			false, "09:05:07.120 enrolments   + 1004 ddia             enrolled_at=2026-03-01T09:05:07Z grade=null  3.4ms"},
+			change{at: at, table: enrolments, key: []byte(`{"course":"ddia","student":1004}`), op: cdc.OpInsert, latency: 3400 * time.Microsecond,
+				value: []byte(`{"course":"ddia","student":1004,"since":"2026-03-01T09:05:07.123456Z","grade":null}`)},
+			false, "09:05:07.120 enrolments   + ddia 1004             since=2026-03-01T09:05:07Z grade=null        3.4ms"},
 		{"delete has no row",
-			change{at: at, table: enrolments, key: []byte(`{"student_id":1004,"course_id":"ddia"}`), op: cdc.OpDelete, latency: 250 * time.Millisecond},
-			false, "09:05:07.120 enrolments   - 1004 ddia                                                          250ms"},
+			change{at: at, table: enrolments, key: []byte(`{"course":"ddia","student":1004}`), op: cdc.OpDelete, latency: 250 * time.Millisecond},
+			false, "09:05:07.120 enrolments   - ddia 1004                                                          250ms"},
 		{"snapshot row has no latency",
-			change{at: at, table: enrolments, key: []byte(`{"student_id":1,"course_id":"x"}`), op: cdc.OpRead, value: []byte(`{"grade":1.30}`)},
-			false, "09:05:07.120 enrolments   = 1 x                   grade=1.30"},
+			change{at: at, table: enrolments, key: []byte(`{"course":"x","student":1}`), op: cdc.OpRead, value: []byte(`{"grade":1.30}`)},
+			false, "09:05:07.120 enrolments   = x 1                   grade=1.30"},
 		{"large value by its size",
 			change{at: at, table: students, key: []byte(`{"id":7}`), op: cdc.OpUpdate, value: []byte(`{"id":7,"essay":` + essay + `}`)},
 			false, "09:05:07.120 students     ~ 7                     essay=<4.0 kB>"},
@@ -44,6 +44,17 @@ func TestLine(t *testing.T) {
 		{"a record of somebody else",
 			change{at: at, table: students, key: []byte("\xffnot json"), value: []byte("[1]")},
 			false, "09:05:07.120 students     ? ·not json             [1]"},
+		{"intent of a student",
+			change{at: at, key: []byte("course/ddia"), value: []byte(`{"course": "ddia", "reason": "timetable", "student": 1004}`), latency: 250 * time.Millisecond,
+				meant: &meant{kind: "enrolment-cancelled", version: "17", actor: "student:1004"}},
+			false, "09:05:07.120 student 1004 ! enrolment-cancelled   course/ddia@17 reason=timetable              250ms"},
+		{"intent of a reaction",
+			change{at: at, key: []byte("course/ddia"), value: []byte(`{"course": "ddia", "student": 1007}`),
+				meant: &meant{kind: "place-offered", version: "18", actor: "reaction:offer-freed-place"}},
+			false, "09:05:07.120 reaction     ! place-offered         course/ddia@18 student=1007"},
+		{"intent of somebody else",
+			change{at: at, key: []byte("x\x1b[2J"), value: []byte(`{`), meant: &meant{kind: strings.Repeat("k", 40), actor: strings.Repeat("a", 40)}},
+			false, "09:05:07.120 aaaaaaaaaaa… ! kkkkkkkkkkkkkkkkkkkk… x·[2J@ {"},
 		{"colour",
 			change{at: at, table: students, key: []byte(`{"id":7}`), op: cdc.OpDelete},
 			true, "\x1b[2m09:05:07.120\x1b[0m students     \x1b[31m-\x1b[0m 7                                                                 \x1b[2m      \x1b[0m"},
@@ -100,5 +111,24 @@ func TestBrief(t *testing.T) {
 		if got := brief(d); got != want || len(got) > 6 {
 			t.Errorf("brief(%v): got %q, want %q in 6 columns", d, got, want)
 		}
+	}
+}
+
+func TestNewIntent(t *testing.T) {
+	at := time.Date(2026, 3, 1, 9, 5, 7, 0, time.UTC)
+	headers := []cdc.Header{{Key: "id", Value: []byte("i")}, {Key: "type", Value: []byte("t")}, {Key: "version", Value: []byte("3")},
+		{Key: "tx", Value: []byte("812")}, {Key: "time", Value: []byte("2026-03-01T09:05:07Z")}, {Key: "causation", Value: []byte("c")},
+		{Key: "meta", Value: []byte(`{"actor": "student:7", "x": 1}`)}}
+	m := &sink.Message{Key: []byte("course/x"), Value: []byte("{}"), Headers: headers}
+	c := newIntent(m, at.Add(time.Second), at.Add(-time.Minute))
+	if want := (meant{"i", "t", "3", "student:7", "c"}); *c.meant != want || c.tx != "812" || c.latency != time.Second || c.meant.who() != "student 7" {
+		t.Errorf("got %+v of transaction %q after %v, want %+v of 812 after 1s", *c.meant, c.tx, c.latency, want)
+	}
+	if c := newIntent(m, at.Add(time.Hour), at.Add(time.Minute)); c.tx != "" || c.latency != 0 {
+		t.Errorf("appended before the run: got transaction %q after %v, want none", c.tx, c.latency)
+	}
+	m.Headers = []cdc.Header{{Key: "meta", Value: []byte(`[1]`)}, {Key: "time", Value: []byte("yesterday")}}
+	if c := newIntent(m, at, at); *c.meant != (meant{}) || c.latency != 0 {
+		t.Errorf("a record of somebody else: got %+v after %v", *c.meant, c.latency)
 	}
 }

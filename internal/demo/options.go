@@ -22,6 +22,7 @@ type Options struct {
 	Fresh        bool          // forget what an earlier run left there
 	For          time.Duration // how long the workload runs; 0: until ctx ends
 	Transactions int           // how many it begins; 0: no limit
+	Add          time.Duration // after how long the reaction and the view are added; 0: half-way, or after DefaultAdd where no end is set
 	Rate         int           // transactions begun per second; 0: DefaultRate
 	Lines        int           // changes shown per second; 0: all
 	Seed         uint64        // of everything random
@@ -31,10 +32,16 @@ type Options struct {
 	Color        bool
 	Out          io.Writer
 	Start        Starter
-	// Hook, where set, is called at named points of a run, so that tests can
-	// interfere there: "stopped" when nothing writes any more and nothing was compared.
+	// Hook, where set, is called at the Hook… points of a run, so that tests can
+	// interfere there.
 	Hook func(point string)
 }
+
+// The points at which Options.Hook is called.
+const (
+	HookIdle    = "idle"    // the workload has ended, the pipelines run
+	HookStopped = "stopped" // nothing writes any more; topics were not compared yet
+)
 
 // Starter builds a daemon from a configuration; its broker listens when it returns.
 type Starter func(ctx context.Context, cfg *config.Config, log *slog.Logger) (Daemon, error)
@@ -54,6 +61,7 @@ type Daemon interface {
 
 // Defaults of a run.
 const (
+	DefaultAdd    = 20 * time.Second
 	DefaultRate   = 30
 	DefaultLines  = 12
 	DefaultBroker = "127.0.0.1:9092"
@@ -67,6 +75,8 @@ func (o *Options) Check() error {
 	switch {
 	case o.Rate < 0 || o.Rate > mostRate:
 		return fmt.Errorf("rate %d: want 1 to %d transactions per second", o.Rate, mostRate)
+	case o.Add < 0:
+		return fmt.Errorf("addition after %v: want more than 0", o.Add)
 	case o.For < 0:
 		return fmt.Errorf("duration %v: want more than 0", o.For)
 	case o.Lines < 0:
@@ -90,7 +100,7 @@ func (o Options) withDefaults() Options {
 
 // ends says what ends the run.
 func (o *Options) ends() string {
-	const compared = "; then every topic is compared with its table"
+	const compared = "; then every topic is compared with its table or its events"
 	switch {
 	case o.For > 0 && o.Transactions > 0:
 		return fmt.Sprintf("after %v or %d transactions%s", o.For, o.Transactions, compared)
@@ -100,6 +110,20 @@ func (o *Options) ends() string {
 		return fmt.Sprintf("after %d transactions%s", o.Transactions, compared)
 	}
 	return "with Ctrl-C" + compared
+}
+
+// addsAfter is when the reaction and the view are added, 0 where half of the
+// transactions say it alone.
+func (o *Options) addsAfter() time.Duration {
+	switch {
+	case o.Add > 0:
+		return o.Add
+	case o.For > 0:
+		return o.For / 2
+	case o.Transactions > 0:
+		return 0
+	}
+	return DefaultAdd
 }
 
 // address is the wanted one; where none was wanted, the usual one or, if that is

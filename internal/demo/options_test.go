@@ -21,6 +21,7 @@ func TestOptionsCheck(t *testing.T) {
 		{"rate", Options{Rate: mostRate + 1}, "rate 2001: want 1 to 2000 transactions per second"},
 		{"negative rate", Options{Rate: -1}, "rate -1"},
 		{"negative duration", Options{For: -time.Second}, "duration -1s"},
+		{"negative addition", Options{Add: -time.Second}, "addition after -1s"},
 		{"negative lines", Options{Lines: -1}, "lines -1"},
 		{"negative transactions", Options{Transactions: -1}, "transactions -1"},
 		{"nothing to run", Options{Out: io.Discard}, "no daemon"},

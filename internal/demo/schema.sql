@@ -1,4 +1,5 @@
--- The university. Every statement may be run again.
+-- The university, but for enrolments and waiting lists: those are views of events.
+-- Every statement may be run again.
 
 CREATE SEQUENCE IF NOT EXISTS student_number START 1000;
 
@@ -20,24 +21,6 @@ CREATE TABLE IF NOT EXISTS courses (
     syllabus text         NOT NULL -- large
 );
 ALTER TABLE courses ALTER COLUMN syllabus SET STORAGE EXTERNAL;
-
-CREATE TABLE IF NOT EXISTS enrolments (
-    student_id  integer      NOT NULL REFERENCES students ON UPDATE CASCADE ON DELETE CASCADE,
-    course_id   text         NOT NULL REFERENCES courses,
-    enrolled_at timestamptz  NOT NULL DEFAULT now(),
-    grade       numeric(3,1),
-    PRIMARY KEY (student_id, course_id)
-);
-CREATE INDEX IF NOT EXISTS enrolments_course ON enrolments (course_id);
-
-CREATE TABLE IF NOT EXISTS waiting_list (
-    course_id  text        NOT NULL REFERENCES courses,
-    student_id integer     NOT NULL REFERENCES students ON UPDATE CASCADE ON DELETE CASCADE,
-    position   integer     NOT NULL,
-    since      timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (course_id, student_id)
-);
-CREATE INDEX IF NOT EXISTS waiting_list_student ON waiting_list (student_id);
 
 -- What was said stays when the student leaves: no foreign keys.
 CREATE TABLE IF NOT EXISTS feedback (

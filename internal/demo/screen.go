@@ -3,6 +3,7 @@ package demo
 import (
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -19,8 +20,11 @@ type screen struct {
 	err       error // the first of out; nothing is written after it
 	paint     palette
 	limit     limiter
+	reactions limiter // of what reactions mean: there is little of it, and it is what to look for
+	lens      lens
 	quiet     bool // changes are counted and no longer shown
 	seen      int64
+	timed     int64     // of them, those with a latency
 	latencies []latency // of the newest changes, a ring
 }
 
@@ -34,7 +38,7 @@ type latency struct {
 const latenciesKept = 10_000
 
 func newScreen(out io.Writer, paint palette, perSecond int) *screen {
-	return &screen{out: out, paint: paint, limit: limiter{perSecond: perSecond}}
+	return &screen{out: out, paint: paint, limit: limiter{perSecond: perSecond}, reactions: limiter{perSecond: (perSecond + 3) / 4}}
 }
 
 // say writes one line.
@@ -60,26 +64,47 @@ func (s *screen) Write(p []byte) (int, error) {
 func (s *screen) change(c change) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c.tx != "" {
+	if c.tx != "" && c.meant == nil {
 		l := latency{c.at.Add(-c.latency), c.latency}
 		if len(s.latencies) < latenciesKept {
 			s.latencies = append(s.latencies, l)
 		} else {
-			s.latencies[s.seen%latenciesKept] = l
+			s.latencies[s.timed%latenciesKept] = l
 		}
+		s.timed++
 	}
 	s.seen++
 	if s.quiet {
 		return
 	}
-	show := s.limit.admit(c.at, c.tx)
+	show := c.reacted() && s.reactions.admit(c.at, "") || s.limit.admit(c.at, c.tx)
 	if n, tell := s.limit.count(c.at); tell {
 		s.writeLocked(s.paint.dim(fmt.Sprintf("%12s … %d more", "", n)))
 	}
 	if show {
 		s.writeLocked(c.line(s.paint))
 	}
+	if block := s.lens.see(c, s.paint); block != "" {
+		s.writeLocked(block)
+	}
 }
+
+// added shows what was put into the configuration, and what installing it did.
+func (s *screen) added(config string, lines, installed []string) {
+	var b strings.Builder
+	head := fmt.Sprintf("added to %s and installed, as `cdc es init` does; nothing was restarted", config)
+	fmt.Fprintf(&b, "\n%12s %s\n", "", s.paint.bold(head))
+	for _, l := range lines {
+		fmt.Fprintf(&b, "%12s %s\n", "", s.paint.good(clip("+ "+l, addedWidth)))
+	}
+	for _, l := range installed {
+		fmt.Fprintf(&b, "%12s %s\n", "", l)
+	}
+	s.say("%s", b.String())
+}
+
+// addedWidth keeps a line within 100 columns.
+const addedWidth = 87
 
 // hush ends the lines for changes.
 func (s *screen) hush() {
@@ -111,6 +136,7 @@ type header struct {
 	dir       string
 	continued bool
 	ends      string
+	adds      string // when what is added
 }
 
 func (s *screen) header(h header) {
@@ -128,16 +154,18 @@ func (s *screen) header(h header) {
 		{"admin", "http://" + h.admin + "/v1/status  /metrics  /readyz"},
 		{"data", fmt.Sprintf("%s (%s; logs are in there)", h.dir, began)},
 		{"config", fmt.Sprintf("cdc status --config %s/%s", h.dir, configName)},
-		{"topics", strings.Join(topics, " ")},
+		{"states", strings.Join(topics, " ")},
+		{"intents", strings.Join(slices.Sorted(maps.Keys(intentTopics)), " ")},
+		{"adds", h.adds},
 		{"ends", h.ends},
 	}
 	var b strings.Builder
-	b.WriteString(s.paint.bold("A university, live: PostgreSQL → cdc → Kafka") + "\n")
+	b.WriteString(s.paint.bold("A university, live: PostgreSQL → cdc → Kafka, as rows and as intents") + "\n")
 	for _, r := range rows {
 		fmt.Fprintf(&b, "  %-9s %s\n", r[0], r[1])
 	}
 	fmt.Fprintf(&b, "\n%s", s.paint.dim(fmt.Sprintf("%-12s %s   %s %s %s", "read at",
-		pad("table", tableWidth), pad("key", keyWidth), pad("row", valueWidth-1), "latency")))
+		pad("table / who", tableWidth), pad("key / intent", keyWidth), pad("row / stream@version, data", valueWidth-1), "latency")))
 	s.say("%s", b.String())
 	s.legend()
 }
@@ -151,6 +179,7 @@ func (s *screen) legend() {
 	for i, o := range ops {
 		parts[i] = s.paint.op(o.op, signs[o.op]) + " " + o.what
 	}
+	parts = append(parts, s.paint.intent(signIntent)+" intent")
 	s.say("%12s %s\n", "", strings.Join(parts, "   "))
 }
 
@@ -166,53 +195,104 @@ func (s *screen) summary(r *Result, streaming time.Time) {
 		}
 	}
 	s.mu.Unlock()
-	s.say("\n%s", s.table(r))
+	s.say("\n%s", strings.TrimSuffix(s.states(r)+s.intents(r)+s.views(r), "\n"))
 	s.say("%d transactions committed, %d rolled back on purpose, %d overtaken by another; %d records read back%s",
 		r.Transactions, r.Undone, r.Lost, seen, quantiles(latencies))
+	if r.Added {
+		s.say("The reaction has offered %d places that were freed; no application was changed for it.", r.Offers)
+	}
 	if r.Equal {
-		s.say("%s", s.paint.good(fmt.Sprintf("Every topic, compacted, is its table: key by key, column by column, at %s.", r.End)))
+		s.say("%s", s.paint.good(fmt.Sprintf("Every state topic, compacted, is its table: key by key, column by column, at %s.", r.End)))
+		s.say("%s", s.paint.good("Every intent is in its topic, once, as the store has it, in the order of the log; compaction kept all of them."))
+		s.say("%s", s.paint.good("Every view is what a replay of all events gives."))
 		return
 	}
 	for _, t := range r.Tables {
-		if !t.Equal {
-			s.say("%s", s.paint.bad(t.Topic+" differs from table "+t.Table+": "+strings.Join(append([]string{t.fault()}, t.Samples...), "; ")))
-		}
+		s.different(t.Equal, t.Topic+" differs from table "+t.Table, t.fault(), t.Samples)
+	}
+	for _, i := range r.Intents {
+		s.different(i.Equal, i.Topic+" differs from the events of the store", i.fault(), i.Samples)
+	}
+	for _, v := range r.Views {
+		s.different(v.Equal, "view "+v.View+" differs from a replay of the events", v.fault(), v.Samples)
 	}
 }
 
-// table is the result in columns, numbers to the right.
-func (s *screen) table(r *Result) string {
-	lines := [][]string{{"topic", "records", "compacted", "live keys", "rows", "equal"}}
-	for _, t := range r.Tables {
-		lines = append(lines, []string{t.Topic, number(t.Records), number(t.Compacted), number(int64(t.Keys)), number(t.Rows), t.verdict()})
+func (s *screen) different(equal bool, what, fault string, samples []string) {
+	if !equal {
+		s.say("%s", s.paint.bad(what+": "+strings.Join(append([]string{fault}, samples...), "; ")))
 	}
-	widths := make([]int, len(lines[0]))
+}
+
+// states, intents and views are the result in columns.
+
+func (s *screen) states(r *Result) string {
+	g := grid{head: []string{"state topic", "records", "compacted", "live keys", "rows", "equal"}}
+	for _, t := range r.Tables {
+		g.add(s.paint, t.Equal, t.fault, t.Topic, number(t.Records), number(t.Compacted), number(int64(t.Keys)), number(t.Rows))
+	}
+	return g.text()
+}
+
+func (s *screen) intents(r *Result) string {
+	g := grid{head: []string{"intent topic", "records", "compacted", "events", "positions", "all kept"}}
+	for _, t := range r.Intents {
+		positions := "dense"
+		if t.Gaps > 0 {
+			positions = number(t.Gaps) + " gaps"
+		}
+		g.add(s.paint, t.Equal, t.fault, t.Topic, number(t.Records), number(t.Compacted), number(t.Events), positions)
+	}
+	return g.text()
+}
+
+func (s *screen) views(r *Result) string {
+	g := grid{head: []string{"view", "kept", "events", "rows", "equal to a replay"}}
+	for _, v := range r.Views {
+		g.add(s.paint, v.Equal, v.fault, v.View, string(v.Mode), number(v.Events), number(v.Rows))
+	}
+	return g.text()
+}
+
+// grid is a table on the screen, all but its first and last columns to the right.
+type grid struct {
+	head  []string
+	lines [][]string
+}
+
+// add puts a line behind those before it; its last column is whether all is well.
+func (g *grid) add(paint palette, equal bool, fault func() string, cells ...string) {
+	last := paint.good("yes")
+	if !equal {
+		last = paint.bad("NO: " + fault())
+	}
+	g.lines = append(g.lines, append(cells, last))
+}
+
+// text is the grid and an empty line; "" without lines.
+func (g *grid) text() string {
+	if len(g.lines) == 0 {
+		return ""
+	}
+	lines := append([][]string{g.head}, g.lines...)
+	widths := make([]int, len(g.head)-1)
 	for _, l := range lines {
-		for i, cell := range l {
-			widths[i] = max(widths[i], len(cell))
+		for i := range widths {
+			widths[i] = max(widths[i], len(l[i]))
 		}
 	}
 	var b strings.Builder
-	last := len(widths) - 1
-	for n, l := range lines {
-		for i, cell := range l {
-			switch i {
-			case 0:
-				fmt.Fprintf(&b, "%-*s", widths[i], cell)
-			case last:
-				if n > 0 && r.Tables[n-1].Equal {
-					cell = s.paint.good(cell)
-				} else if n > 0 {
-					cell = s.paint.bad(cell)
-				}
-				b.WriteString("  " + cell)
-			default:
-				fmt.Fprintf(&b, "  %*s", widths[i], cell)
+	for _, l := range lines {
+		for i, width := range widths {
+			if i == 0 {
+				fmt.Fprintf(&b, "%-*s", width, l[i])
+			} else {
+				fmt.Fprintf(&b, "  %*s", width, l[i])
 			}
 		}
-		b.WriteByte('\n')
+		fmt.Fprintf(&b, "  %s\n", l[len(l)-1])
 	}
-	return b.String()
+	return b.String() + "\n"
 }
 
 // number groups digits by three.
