@@ -30,7 +30,7 @@ const oldestServer = 140000
 
 // InitOptions name the logins that get their memberships.
 type InitOptions struct {
-	Daemon string // login of the daemon: es_owner and es_view, and CREATE on the database where Init may give it
+	Daemon string // login of the daemon: es_owner, es_view and, for what it serves over HTTP, es_writer, and CREATE on the database where Init may give it
 	App    string // login of an application that appends: es_writer
 }
 

@@ -153,15 +153,20 @@ func (f *facts) roleSteps(o InitOptions) (steps, missing []string) {
 			grants(f.login, name)
 		}
 	}
+	// Who owns the store may serve applications too, and does it with their rights:
+	// given where it can be, the store does not need it.
+	if !f.super && !f.may[RoleWriter] && o.Daemon != f.login && (f.admin[RoleWriter] || !f.exists[RoleWriter] && f.makeRoles) {
+		grants(f.login, RoleWriter)
+	}
 	wanted := func(to string, names ...string) {
 		for _, name := range names {
-			self := to == f.login && !f.super && !f.may[name]
+			self := to == f.login && !f.super && !f.may[name] && name != RoleWriter
 			if to != "" && !f.logins[to].memberOf[name] && !self {
 				grants(to, name)
 			}
 		}
 	}
-	wanted(o.Daemon, RoleOwner, RoleView)
+	wanted(o.Daemon, RoleOwner, RoleView, RoleWriter)
 	wanted(o.App, RoleWriter)
 	if f.schema == "" || f.views == "" {
 		if !f.create {

@@ -70,7 +70,7 @@ func (s *Store) check(ctx context.Context) error {
 	var pe *pgconn.PgError
 	switch {
 	case errors.As(err, &pe) && pe.Code == codeInsufficientPrivilege:
-		return cdc.Terminal("store-rights", "GRANT es_writer TO the login (to read only: es_reader; for the daemon: es_owner, es_view).", "the login may not use the event store: %w", err)
+		return cdc.Terminal("store-rights", "GRANT es_writer TO the login (to read only: es_reader; for the daemon: es_owner, es_view, es_writer).", "the login may not use the event store: %w", err)
 	case err != nil:
 		return fmt.Errorf("open the event store: %w", typed(err))
 	case version < Version:
