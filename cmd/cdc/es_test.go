@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,6 +12,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"cdc/internal/admin"
 	"cdc/internal/cdc"
@@ -273,6 +278,97 @@ func TestCheckFindsFaultsOfDefinitions(t *testing.T) {
 	}
 	if code, _, errOut := command(t, "es", "init", "--config", path); code != exitFailed {
 		t.Errorf("init with faulty definitions: %d %s", code, errOut)
+	}
+}
+
+// Logins that are no superusers: what init gave each is enough for what it does, and
+// is all it has.
+func TestEventsWithoutASuperuser(t *testing.T) {
+	t.Parallel()
+	u := newUniversity(t, courses)
+	daemon, app := u.db.Name+"_daemon", u.db.Name+"_app"
+	u.db.Exec(t, fmt.Sprintf("CREATE ROLE %s LOGIN REPLICATION", daemon), fmt.Sprintf("CREATE ROLE %s LOGIN", app))
+	t.Cleanup(func() {
+		u.db.Exec(t, fmt.Sprintf("DROP OWNED BY %s, %s CASCADE", daemon, app), "DROP ROLE "+daemon, "DROP ROLE "+app)
+	})
+	u.do(t, 0, "es", "init", "--daemon", daemon, "--app", app)
+	if out, _ := u.do(t, 0, "es", "init", "--daemon", daemon, "--app", app, "--print"); out != "-- nothing to do\n" {
+		t.Errorf("--print behind it: %q", out)
+	}
+	super := u.url
+	as := func(login string) string {
+		return strings.Replace(super, "postgres://postgres", "postgres://"+login, 1)
+	}
+	u.url = as(daemon)
+	u.yaml = u.yamlOf(u.events(courses), u.viewRows())
+	u.path = file(t, u.yaml)
+	if wrong := findings(t, u.path, 0); len(wrong) != 0 {
+		t.Errorf("check as the daemon finds %+v", wrong)
+	}
+	u.run()
+
+	conn, err := pgx.Connect(t.Context(), as(app))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
+	for i, typ := range []string{"student-enrolled", "student-waitlisted", "enrolment-cancelled"} {
+		student := []string{"ada", "bob", "ada"}[i]
+		var version int64
+		batch := fmt.Sprintf(`[{"stream":"course/ddia","expect":%d,"events":[{"id":%q,"type":%q,"data":%s}]}]`, i, intent.NewID(), typ, data("ddia", student))
+		if err := conn.QueryRow(t.Context(), "select version from es.append($1::jsonb)", batch).Scan(&version); err != nil || version != int64(i+1) {
+			t.Fatalf("append as the application: version %d, %v", version, err)
+		}
+	}
+	for sql, want := range map[string]string{
+		"select count(*) from views.enrolments":                       "",
+		"select count(*) from es.read('course/ddia')":                 "",
+		"select es.head()":                                            "",
+		"select * from es.state('course/ddia')":                       "",
+		"select count(*) from es.event":                               "42501",
+		"insert into es.log values (99, gen_random_uuid(), '0/1', 1)": "42501",
+		"update es.event set data = '{}'":                             "42501",
+		"delete from es.event":                                        "42501",
+		"truncate es.event":                                           "42501",
+		"insert into views.enrolments values ('x', 'y')":              "42501",
+		"delete from views.waiting":                                   "42501",
+		"select es.refuse()":                                          "42501",
+		"alter table es.event disable trigger all":                    "42501",
+		"set role es_owner":                                           "42501",
+		"insert into es.decision values ('x')":                        "42501",
+		"create table es.mine (a int)":                                "42501",
+	} {
+		_, err := conn.Exec(t.Context(), sql)
+		var pe *pgconn.PgError
+		if got := ""; errors.As(err, &pe) {
+			if got = pe.Code; got != want {
+				t.Errorf("%s as the application: %v, want SQLSTATE %q", sql, err, want)
+			}
+		} else if err != nil || want != "" {
+			t.Errorf("%s as the application: %v, want SQLSTATE %q", sql, err, want)
+		}
+	}
+	await(t, "the offer", func() bool { return u.db.Value(t, "select count(*) from es.event where type = 'place-offered'") == "1" })
+	u.whole(t, u.published(t))
+	u.records(u.viewTopic("enrolments"), 2)
+	u.do(t, 0, "views", "verify")
+	u.built(t, "waiting")
+	u.do(t, 0, "es", "log")
+	var a action
+	if u.json(t, 0, &a, "tx", "position:1"); len(a.Intents) != 1 || len(a.Rows) != 1 {
+		t.Errorf("tx as the daemon's login: %+v", a)
+	}
+	u.daemon.Stop(t)
+
+	// An application may use the commands that are for it.
+	u.url = as(app)
+	u.path = file(t, u.yamlOf(u.events(courses)))
+	u.appended(t, "student-enrolled", "cs", "eve")
+	u.do(t, 0, "es", "read", "course/cs")
+	u.do(t, 0, "es", "state", "course/cs")
+	u.do(t, 0, "es", "close", "course/cs")
+	if _, errOut := u.do(t, exitEnvironment, "es", "alarms"); !strings.Contains(errOut, "permission denied") {
+		t.Errorf("alarms as an application: %s", errOut)
 	}
 }
 
