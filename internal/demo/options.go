@@ -100,7 +100,7 @@ func (o Options) withDefaults() Options {
 
 // ends says what ends the run.
 func (o *Options) ends() string {
-	const compared = "; then every topic is compared with its table or its events"
+	const compared = "; then every topic and view is compared"
 	switch {
 	case o.For > 0 && o.Transactions > 0:
 		return fmt.Sprintf("after %v or %d transactions%s", o.For, o.Transactions, compared)

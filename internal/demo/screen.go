@@ -203,7 +203,7 @@ func (s *screen) summary(r *Result, streaming time.Time) {
 	}
 	if r.Equal {
 		s.say("%s", s.paint.good(fmt.Sprintf("Every state topic, compacted, is its table: key by key, column by column, at %s.", r.End)))
-		s.say("%s", s.paint.good("Every intent is in its topic, once, as the store has it, in the order of the log; compaction kept all of them."))
+		s.say("%s", s.paint.good("Every intent is in its topic, once and in order, as the store has it; compaction removed none."))
 		s.say("%s", s.paint.good("Every view is what a replay of all events gives."))
 		return
 	}

@@ -37,7 +37,7 @@ enrolments  inline   1,200   205  yes
 100 transactions committed, 2 rolled back on purpose, 1 overtaken by another; 5 records read back, half of them 2.0ms after the commit or sooner, 99% 40ms
 The reaction has offered 9 places that were freed; no application was changed for it.
 Every state topic, compacted, is its table: key by key, column by column, at 0/1A2B3C4.
-Every intent is in its topic, once, as the store has it, in the order of the log; compaction kept all of them.
+Every intent is in its topic, once and in order, as the store has it; compaction removed none.
 Every view is what a replay of all events gives.
 `},
 		{"different", Result{Tables: []TableResult{equal, wrong}, Intents: []IntentResult{lost}, Views: []ViewResult{enrolments, popularity}}, `
