@@ -233,6 +233,9 @@ func newEsLogCommand(f *eventsFlags) *cobra.Command {
 						n++
 						return f.printLine(cmd, e, func(w io.Writer) error { return tale.write(ctx, w, e) })
 					})
+					if follow && ctx.Err() != nil { // Ctrl-C is how following ends
+						return nil
+					}
 					if err != nil {
 						return err
 					}
