@@ -103,12 +103,12 @@ func TestInstallOnlyWhatDiffers(t *testing.T) {
 		t.Errorf("removed: got %v", r)
 	}
 	generated := `select string_agg(split_part(proname, ' ', 1), ',' order by proname) from pg_proc where pronamespace = 'es'::regnamespace and proname ~ ' '`
-	if got := db.Value(t, generated); got != "fold,fold,state,upcast,upcast,validate,validate" {
+	if got := db.Value(t, generated); got != "admit,admit,fold,fold,state,upcast,upcast,validate,validate" {
 		t.Errorf("generated functions left for who began before: %s", got)
 	}
 	d.MaxEvent = 100
 	install(t, s, d)
-	if got := db.Value(t, generated); got != "validate" {
+	if got := db.Value(t, generated); got != "admit,validate" {
 		t.Errorf("generated functions left in the end: %s", got)
 	}
 	if got := fmt.Sprint(db.Query(t, "select type, schema from es.declared")); got != "[[student-enrolled 1]]" {
@@ -306,6 +306,12 @@ func TestDeclaredEventsAreHeldToTheirFields(t *testing.T) {
 				t.Errorf("got %v, want it refused at %s", err, c.path)
 			case c.path != "" && (invalid.Path != c.path || !strings.Contains(invalid.Text, c.text)):
 				t.Errorf("got %s %q, want %s %q", invalid.Path, invalid.Text, c.path, c.text)
+			}
+			// The short way of an append takes all that is written in the newest version.
+			var admitted bool
+			err = s.pool.QueryRow(ctx, "select es.admit($1, $2, nullif($3::int, 0), $4, 100) is not null", c.stream, c.typ, c.schema, c.data).Scan(&admitted)
+			if newest := c.typ != "grown" || c.schema == 0 || c.schema == 3; err != nil || admitted != (c.path == "" && newest) {
+				t.Errorf("admitted: %t, %v", admitted, err)
 			}
 		})
 	}

@@ -22,7 +22,7 @@ const installLock = 0x65732064656673
 
 // generator is the version of what declare.go and fold.go write. It stands before
 // the hash of what is installed: with another one everything is written anew.
-const generator = 1
+const generator = 2
 
 // InstallReport is what Install changed, or CheckDefinitions would.
 type InstallReport struct {
@@ -236,7 +236,7 @@ func (i *installer) writeTypes(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("write the upcasts of type %s: %w", e.Name, err)
 		}
-		for _, sql := range append(steps, validateSQL(e)) {
+		for _, sql := range append(steps, validateSQL(e), admitSQL(e)) {
 			if err := i.exec(ctx, sql); err != nil {
 				return fmt.Errorf("declare type %s: %w", e.Name, err)
 			}
@@ -261,7 +261,10 @@ func (i *installer) writeTypes(ctx context.Context) error {
 	if err := i.exec(ctx, upcastAllSQL(i.d.Events)); err != nil {
 		return err
 	}
-	return i.exec(ctx, validateAllSQL(i.d.Events, i.d.Undeclared))
+	if err := i.exec(ctx, validateAllSQL(i.d.Events, i.d.Undeclared)); err != nil {
+		return err
+	}
+	return i.exec(ctx, admitAllSQL(i.d.Events, i.d.Undeclared, i.maxEvent()))
 }
 
 // writeFolds makes the functions of folds that differ.
@@ -312,7 +315,7 @@ const replaced = "replaced"
 func (i *installer) sweep(ctx context.Context) error {
 	wanted := map[string]bool{}
 	for _, e := range i.d.Events {
-		wanted[validateName(e.Name)] = true
+		wanted[validateName(e.Name)], wanted[admitName(e.Name)] = true, true
 		for from := 1; from < e.Schema; from++ {
 			wanted[upcastName(e, from)] = true
 		}
@@ -325,7 +328,7 @@ func (i *installer) sweep(ctx context.Context) error {
 		}
 	}
 	rows, err := i.tx.Query(ctx, `select p.proname, p.oid::regprocedure::text, coalesce(obj_description(p.oid, 'pg_proc') = $1, false) from pg_proc p
-		where p.pronamespace = 'es'::regnamespace and p.proname ~ '^(validate|upcast|state|fold) '`, replaced)
+		where p.pronamespace = 'es'::regnamespace and p.proname ~ '^(validate|admit|upcast|state|fold) '`, replaced)
 	if err != nil {
 		return fmt.Errorf("read the generated functions: %w", err)
 	}

@@ -18,10 +18,13 @@ import (
 // TestBadCallsFromSQL has what only SQL can get wrong, and what Go passes on.
 func TestBadCallsFromSQL(t *testing.T) {
 	t.Parallel()
-	_, db := newStore(t, "")
+	s, db := newStore(t, "")
 	ctx := testContext(t)
+	if _, err := s.Install(ctx, intent.Definitions{Undeclared: true, MaxEvent: 100}); err != nil {
+		t.Fatal(err)
+	}
 	conn := db.Conn(t)
-	db.Exec(t, "update es.meta set max_event = 100", "insert into es.stream values ('a/1', 0)")
+	db.Exec(t, "insert into es.stream values ('a/1', 0)")
 	const (
 		id  = "'01980000-0000-7000-8000-000000000001'"
 		id2 = "'01980000-0000-7000-8000-000000000002'"

@@ -5,6 +5,7 @@
 grant usage on schema es to es_writer, es_reader, es_view;
 
 -- One row: which version of the schema this is, and what holds for all events.
+-- Install writes undeclared and max_event, into es.admit as well.
 create table es.meta (
   one          boolean     primary key default true check (one),
   version      int         not null,                             -- of the schema

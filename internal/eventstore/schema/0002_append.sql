@@ -265,9 +265,11 @@ end $$;
 -- would answer to the cost that this puts on what has no index.
 --
 -- What stands here is the short way of the common call, one event to a stream that
--- is there: settings and repetition in one look, the stream's row taken and moved
--- on by one UPDATE, one INSERT. Whatever is not as hoped goes through
--- es.append_all, which has all the rules.
+-- is there: es.admit judges the event by constants, without a table; one UPDATE sees
+-- that it is not stored, takes the stream's row and moves it on; one INSERT. Each
+-- statement and each expression counts, for a session sets them up in every
+-- transaction anew. Whatever is not as hoped goes through es.append_all, which has
+-- all the rules and says what is wrong.
 create function es.append(
   streams text[], expect bigint[],                    -- every stream written or only checked; null any, 0 none, -1 some, n exactly n
   ev_stream text[], ev_id uuid[], ev_type text[], ev_data jsonb[],
@@ -277,48 +279,37 @@ create function es.append(
 security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 #variable_conflict use_column
 declare
-  s     text := streams[1];
-  x     bigint := expect[1];
-  ty    text := ev_type[1];
-  da    jsonb := ev_data[1];
-  me    jsonb := coalesce(ev_meta[1], '{}');
-  sc    int := ev_schema[1];
-  su    text[];
-  most  int;
-  free  boolean;                                      -- undeclared types are accepted
-  known int;                                          -- newest schema of the type; null: not declared
-  again boolean;                                      -- the event is stored
+  x  bigint := expect[1];
+  da jsonb := ev_data[1];
+  me jsonb := coalesce(ev_meta[1], '{}');
+  sc int;
 begin
+  stream := streams[1];
   token := ev_id[1];
-  if cardinality(streams) = 1 and cardinality(ev_id) = 1 and token is not null and ev_stream[1] = s and (x is null or x >= -1)
+  if cardinality(streams) = 1 and cardinality(ev_id) = 1 and token is not null and ev_stream[1] = stream and (x is null or x >= -1)
      and cardinality(expect) = 1 and cardinality(ev_stream) = 1 and cardinality(ev_type) = 1 and cardinality(ev_data) = 1
      and coalesce(cardinality(ev_meta), 1) = 1 and coalesce(cardinality(ev_schema), 1) = 1 and coalesce(cardinality(ev_subjects), 1) = 1
-     and coalesce(array_ndims(ev_meta), 1) = 1 and coalesce(array_ndims(ev_schema), 1) = 1 and coalesce(array_ndims(ev_subjects), 1) = 1 then
-    select m.max_event, m.undeclared, (select d.schema from es.declared d where d.type = ty), exists (select from es.event e where e.id = token)
-      into most, free, known, again from es.meta m where m.one;
-    if not again then
+     and coalesce(array_ndims(ev_meta), 1) = 1 and coalesce(array_ndims(ev_schema), 1) = 1 and coalesce(array_ndims(ev_subjects), 1) = 1
+     and octet_length(ev_type[1]) between 1 and 40 and ev_type[1] !~ '[\u0001-\u001f\u007f-\u009f]'
+     and jsonb_typeof(da) = 'object' and jsonb_typeof(me) = 'object' and coalesce(ev_schema[1], 1) > 0
+     and (ev_subjects[1] is null or es.subjects_ok(ev_subjects[1])) then
+    sc := es.admit(stream, ev_type[1], ev_schema[1], da, octet_length(da::text) + octet_length(me::text));
+    if sc is not null then
       update es.stream t set version = t.version + 1
-       where t.stream = s and t.closed is null and (x is null or t.version = x or x = -1 and t.version > 0)
+       where t.stream = append.stream and t.closed is null and (x is null or t.version = x or x = -1 and t.version > 0)
+         and not exists (select from es.event e where e.id = append.token)
       returning t.version into version;
       if found then
-        if (octet_length(ty) between 1 and 40 and ty !~ '[\u0001-\u001f\u007f-\u009f]' and jsonb_typeof(da) = 'object' and jsonb_typeof(me) = 'object'
-            and octet_length(da::text) + octet_length(me::text) <= most and (sc is null or sc > 0) and ev_subjects[1] is null) is not true then
-          perform es.check_events(most, free, ev_stream, ev_id, ev_type, ev_data, ev_meta, ev_schema, ev_subjects);
-          su := ev_subjects[1];
-        elsif known is not null or not free then
-          perform es.validate(s, ty, coalesce(sc, known, 1), da, me);
-        end if;
         insert into es.event (id, stream, version, type, schema, data, meta, subjects)
-        values (token, s, version, ty, coalesce(sc, known, 1), da, me, coalesce(su, '{}'))
+        values (append.token, append.stream, append.version, ev_type[1], sc, da, me, coalesce(ev_subjects[1]::text[], '{}'))
             on conflict (id) do nothing;
         if found then
-          stream := s;
           duplicate := false;
           return next;
           return;
         end if;
         -- The same event was stored while we waited for the stream.
-        update es.stream t set version = t.version - 1 where t.stream = s;
+        update es.stream t set version = t.version - 1 where t.stream = append.stream;
       end if;
     end if;
   end if;

@@ -34,6 +34,14 @@ set search_path = pg_catalog, pg_temp as $$
 begin
 end $$;
 
+-- es.admit gives the schema with which an event is stored that is certainly as its
+-- declaration wants it, null where es.check_events has to see. It stands for
+-- es.validate, es.declared and es.meta where one event is appended: an expression
+-- that becomes part of the caller's, with the limits as constants. Install replaces
+-- this one, which is of es.meta's defaults. size is that of data and meta.
+create function es.admit(stream text, type text, schema int, data jsonb, size int) returns int language sql immutable
+return case when size <= 1048576 then coalesce(schema, 1) end;
+
 -- es.is_int says that a number of JSON can be read as bigint: 1e3 can, 1.0 cannot.
 create function es.is_int(n numeric) returns boolean language sql immutable
 return scale(n) = 0 and n between -9223372036854775808 and 9223372036854775807;
