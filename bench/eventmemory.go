@@ -19,12 +19,21 @@ func (f *following) memory(ctx context.Context) error {
 	f.say("filling the log up to %d events", f.sizes.rebuilt)
 	err := f.during(ctx, daemonJob{}, func(d *daemon, _ []sample) error {
 		stop := d.drain()
-		err := f.write(ctx, max(more, 0), 10_000)
+		err := install(ctx, f.url, intent.Definitions{MaxEvent: 1 << 20, Events: universityEvents(), Views: []intent.View{simpleView(viewHere, intent.Async)}})
+		stop()
+		if err != nil {
+			return err
+		}
+		stop = d.drain()
+		err = f.write(ctx, max(more, 0), 10_000)
 		stop()
 		if err == nil {
 			_, err = d.follow(ctx, func(s sample) bool { return s.Head >= f.written && s.Views[viewHere] >= f.written })
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return f.live(ctx, d)
 	})
 	if err != nil {
 		return err

@@ -97,8 +97,8 @@ func (f *figures) write(out io.Writer) error {
 // eventCommand is the command line that repeats a run.
 func (o options) eventCommand() string {
 	s := o.sizes
-	return fmt.Sprintf("go run ./bench -what events -rounds %d -turns %d -turn %s -commits %d -events %d -timed %d -rebuild %d -kafka '%s' -pg '%s'",
-		o.rounds, s.turns, s.turn, s.commits, s.events, s.timed, s.rebuilt, o.kafka, o.major)
+	return fmt.Sprintf("go run ./bench -what events -figures %s -rounds %d -turns %d -turn %s -commits %d -events %d -timed %d -rebuild %d -kafka '%s' -pg '%s'",
+		strings.Join(o.figures, ","), o.rounds, s.turns, s.turn, s.commits, s.events, s.timed, s.rebuilt, o.kafka, o.major)
 }
 
 // loadAverage is the machine's, where it tells.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -35,6 +36,21 @@ func (s *eventSizes) validate() error {
 	}
 	return nil
 }
+
+// The figures of mode: events.
+const (
+	figAppend  = "append"
+	figInline  = "inline"
+	figNumber  = "number"
+	figViews   = "views"
+	figPublish = "publish"
+	figMemory  = "memory"
+)
+
+var eventFigures = []string{figAppend, figInline, figNumber, figViews, figPublish, figMemory}
+
+// takes says that a figure is wanted.
+func (b *eventBench) takes(figure string) bool { return slices.Contains(b.options.figures, figure) }
 
 // minEvents is a log of two batches of a view: one alone has no rate.
 const minEvents = 10_000
@@ -80,8 +96,18 @@ func runEvents(ctx context.Context, o options, out, log io.Writer) error {
 	if err := b.admin.QueryRow(ctx, `SELECT current_setting('server_version')`).Scan(&b.figures.postgres); err != nil {
 		return fmt.Errorf("read the server's version: %w", err)
 	}
-	for _, part := range []func(context.Context) error{b.appends, b.inline, b.follow} {
-		if err := part(ctx); err != nil {
+	if b.takes(figAppend) {
+		if err := b.appends(ctx); err != nil {
+			return err
+		}
+	}
+	if b.takes(figInline) {
+		if err := b.inline(ctx); err != nil {
+			return err
+		}
+	}
+	if slices.ContainsFunc([]string{figNumber, figViews, figPublish, figMemory}, b.takes) {
+		if err := b.follow(ctx); err != nil {
 			return err
 		}
 	}
@@ -118,35 +144,41 @@ func (b *eventBench) follow(ctx context.Context) error {
 		return err
 	}
 	defer f.close()
-	if err := f.number(ctx); err != nil {
+	if err := f.number(ctx); err != nil { // it makes the log the others need
 		return err
 	}
-	if err := f.views(ctx); err != nil {
-		return err
+	if b.takes(figViews) {
+		if err := f.views(ctx); err != nil {
+			return err
+		}
 	}
+	if b.takes(figPublish) {
+		if err := f.publishAll(ctx); err != nil {
+			return err
+		}
+	}
+	if b.takes(figMemory) && b.sizes.rebuilt > 0 {
+		return f.memory(ctx)
+	}
+	return nil
+}
+
+// publishAll publishes to each broker.
+func (f *following) publishAll(ctx context.Context) error {
 	addr, stop, err := startBroker()
 	if err != nil {
 		return err
 	}
 	err = f.publish(ctx, "embedded broker", addr)
 	stop()
-	if err != nil {
+	if err != nil || f.kafka == "" {
 		return err
 	}
-	if b.kafka != "" {
-		b.say("starting Apache Kafka")
-		addr, stop, err := cdctest.StartApache(ctx, b.kafka)
-		if err != nil {
-			return fmt.Errorf("%w (-kafka '' does without)", err)
-		}
-		err = f.publish(ctx, "Apache Kafka", addr)
-		stop()
-		if err != nil {
-			return err
-		}
+	f.say("starting Apache Kafka")
+	addr, stop, err = cdctest.StartApache(ctx, f.kafka)
+	if err != nil {
+		return fmt.Errorf("%w (-kafka '' does without)", err)
 	}
-	if b.sizes.rebuilt > 0 {
-		return f.memory(ctx)
-	}
-	return nil
+	defer stop()
+	return f.publish(ctx, "Apache Kafka", addr)
 }

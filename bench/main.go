@@ -29,6 +29,7 @@ type options struct {
 	what    []string // of rows, events
 	work    workload
 	sizes   eventSizes
+	figures []string // of eventFigures
 	rounds  int
 	readers []string // of discard, embedded, kafka
 	formats []string
@@ -63,6 +64,7 @@ func parseOptions(args []string) (options, error) {
 	f.IntVar(&o.stream, "transaction", 2_000_000, "rows of the transaction that is streamed for its peak of memory; 0 leaves it out")
 	f.IntVar(&o.copied, "copy", 5_000_000, "rows of the table that is copied for its peak of memory; 0 leaves it out")
 	f.StringVar(&o.profile, "profile", "", "directory for a CPU profile of every run of cdc")
+	figures := f.String("figures", strings.Join(eventFigures, ","), "events: which figures are taken")
 	f.IntVar(&o.sizes.turns, "turns", 10, "events: turns that each way to append has")
 	f.DurationVar(&o.sizes.turn, "turn", time.Second, "events: how long a turn is")
 	f.IntVar(&o.sizes.commits, "commits", 150_000, "events: transactions of one event to be numbered")
@@ -72,7 +74,7 @@ func parseOptions(args []string) (options, error) {
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
-	o.what, o.readers, o.formats = split(*what), split(*sinkNames), split(*formats)
+	o.what, o.readers, o.formats, o.figures = split(*what), split(*sinkNames), split(*formats), split(*figures)
 	if o.kafka == "" {
 		o.readers = slices.DeleteFunc(o.readers, func(s string) bool { return s == sinkKafka })
 	}
@@ -113,6 +115,11 @@ func (o *options) validate(rest []string) error {
 	for _, s := range o.formats {
 		if s != "json" && s != "debezium-json" {
 			return fmt.Errorf("-formats %q: want json or debezium-json", s)
+		}
+	}
+	for _, s := range o.figures {
+		if !slices.Contains(eventFigures, s) {
+			return fmt.Errorf("-figures %q: want some of %s", s, strings.Join(eventFigures, ","))
 		}
 	}
 	return o.sizes.validate()
