@@ -156,13 +156,19 @@ func (c *Cluster) CreateTopic(t testing.TB, topic string, partitions int32, conf
 	for name, value := range configs {
 		values[name] = &value
 	}
-	res, err := kadm.NewClient(c.Client(t)).CreateTopics(ctx, partitions, 1, values, topic)
+	admin := kadm.NewClient(c.Client(t))
+	res, err := admin.CreateTopics(ctx, partitions, 1, values, topic)
 	if err == nil {
 		err = res[topic].Err
 	}
-	if err != nil {
-		t.Fatalf("create topic %s: %v", topic, err)
+	// The broker tells of it a little later than the controller has made it.
+	for err == nil {
+		var details kadm.TopicDetails
+		if details, err = admin.ListTopics(ctx, topic); err == nil && len(details[topic].Partitions) == int(partitions) {
+			return
+		}
 	}
+	t.Fatalf("create topic %s: %v", topic, err)
 }
 
 // Topics lists the topics that begin with prefix.
