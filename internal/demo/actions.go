@@ -23,7 +23,7 @@ type action struct {
 var actions = []action{
 	{"enrol", 34, enrol},
 	{"cancel", 16, cancel},
-	{"accept", 14, accept},
+	{"accept", 22, accept},
 	{"grade", 8, grade},
 	{"praise", 8, comment},
 	{"edit", 5, editComment},
@@ -125,7 +125,8 @@ func mailDomain(rng *rand.Rand) string {
 // place is how a student stands in a course, and the course itself.
 type place struct {
 	capacity int
-	taken    int // places of the course that somebody has, or was offered
+	taken    int // places of the course that somebody has
+	held     int // places that somebody was offered
 	enrolled bool
 	waiting  bool
 	offer    pgtype.UUID // the event that offered the student a place
@@ -144,16 +145,17 @@ func look(ctx context.Context, tx pgx.Tx, student int64, course string) (p place
 	}
 	// A statement of its own: it sees what was committed by those who had the locks before.
 	err = tx.QueryRow(ctx, `SELECT
-			(SELECT count(*) FROM views.enrolments WHERE course = $1) + (SELECT count(offer) FROM views.waiting_list WHERE course = $1),
+			(SELECT count(*) FROM views.enrolments WHERE course = $1),
+			(SELECT count(offer) FROM views.waiting_list WHERE course = $1),
 			EXISTS (SELECT FROM views.enrolments WHERE course = $1 AND student = $2),
 			EXISTS (SELECT FROM views.waiting_list WHERE course = $1 AND student = $2),
 			(SELECT offer FROM views.waiting_list WHERE course = $1 AND student = $2)`, course, student).
-		Scan(&p.taken, &p.enrolled, &p.waiting, &p.offer)
+		Scan(&p.taken, &p.held, &p.enrolled, &p.waiting, &p.offer)
 	return p, err
 }
 
 // enrol gives a student a place, or a place on the waiting list where the course is
-// full.
+// full. What was offered to somebody is kept for them.
 func enrol(ctx context.Context, tx pgx.Tx, rng *rand.Rand) error {
 	var student int64
 	if err := find(ctx, tx, rng, anyStudent, &student); err != nil {
@@ -165,9 +167,9 @@ func enrol(ctx context.Context, tx pgx.Tx, rng *rand.Rand) error {
 	switch {
 	case err != nil:
 		return err
-	case p.enrolled, p.waiting && p.taken >= p.capacity:
+	case p.enrolled, p.waiting && p.taken+p.held >= p.capacity:
 		return errNobody
-	case p.taken < p.capacity:
+	case p.taken+p.held < p.capacity:
 		return say(ctx, tx, by(student), intent.ID{}, course, "student-enrolled", data)
 	}
 	return say(ctx, tx, by(student), intent.ID{}, course, "student-waitlisted", data)
@@ -184,7 +186,7 @@ func accept(ctx context.Context, tx pgx.Tx, rng *rand.Rand) error {
 	switch {
 	case err != nil:
 		return err
-	case !p.offer.Valid, p.taken > p.capacity: // the course has become smaller meanwhile
+	case !p.offer.Valid, p.taken >= p.capacity: // the course has become smaller meanwhile
 		return errNobody
 	}
 	return say(ctx, tx, by(student), p.offer.Bytes, course, "student-enrolled", map[string]any{"student": student})
