@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -121,8 +122,14 @@ func startForDemo(ctx context.Context, cfg *config.Config, log *slog.Logger) (de
 	return &demoDaemon{daemon{stack: s, log: log}, cfg.Admin.Listen}, nil
 }
 
-// Run implements demo.Daemon.
-func (d *demoDaemon) Run(ctx context.Context) error { return d.run(ctx, d.listen) }
+// Run implements demo.Daemon. A pipeline that fails for good ends the others: there
+// is nothing left to show.
+func (d *demoDaemon) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	d.failed = func(name string, err error) { cancel(fmt.Errorf("pipeline %s: %w", name, err)) }
+	return d.run(ctx, d.listen)
+}
 
 // Compact implements demo.Daemon.
 func (d *demoDaemon) Compact(ctx context.Context) error { return d.broker.Compact(ctx) }

@@ -20,6 +20,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"cdc/internal/cdc"
 	"cdc/internal/config"
 	"cdc/internal/demo"
 )
@@ -221,6 +222,33 @@ func TestDemo(t *testing.T) {
 			t.Errorf("topic of intents: got %+v, want one ghost and nothing else", r)
 		}
 	})
+}
+
+// untilCancelled is a pipeline that runs, or fails at once.
+type untilCancelled struct{ err error }
+
+func (p untilCancelled) Run(ctx context.Context) error {
+	if p.err == nil {
+		<-ctx.Done()
+	}
+	return p.err
+}
+
+func (untilCancelled) Status() cdc.Status { return cdc.Status{Name: "one"} }
+
+// One pipeline that fails ends the demo, though the other would run on.
+func TestDemoEndsWithAPipeline(t *testing.T) {
+	broken := errors.New("broken")
+	d := &demoDaemon{daemon: daemon{stack: &stack{pipelines: []runner{untilCancelled{}, untilCancelled{broken}}}, log: discard()}}
+	if err := d.Run(t.Context()); !errors.Is(err, broken) {
+		t.Errorf("run: got %v, want %v", err, broken)
+	}
+	d = &demoDaemon{daemon: daemon{stack: &stack{pipelines: []runner{untilCancelled{}, untilCancelled{}}}, log: discard()}}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := d.Run(ctx); err != nil {
+		t.Errorf("run that was ended: got %v, want nil", err)
+	}
 }
 
 func TestDemoExitCodes(t *testing.T) {

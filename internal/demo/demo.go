@@ -294,7 +294,7 @@ func (r *run) catchUp(hard context.Context, res *Result) (err error) {
 	defer cancel()
 	r.screen.say("%s", r.screen.paint.dim(fmt.Sprintf("the workload has ended after %d transactions; when the last is in its topic, all are compacted and compared …", res.Transactions)))
 	for {
-		// In this order: what is appended between the two lies before the end.
+		// In this order: of what is appended between the two the end tells too.
 		goal := goal{added: r.places.Added}
 		if goal.events, err = r.uni.events(ctx); err != nil {
 			return err
@@ -329,9 +329,13 @@ func (r *run) reach(ctx context.Context, g goal) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
-		behind := g.lagging(r.daemon.Status())
+		all := r.daemon.Status()
+		behind := g.lagging(all)
 		if behind == "" {
 			return nil
+		}
+		if err := broken(all); err != nil {
+			return err
 		}
 		select {
 		case <-tick.C:

@@ -68,3 +68,19 @@ func (g goal) laggard(l *cdc.LogStatus) string {
 	}
 	return behind
 }
+
+// broken is the error of a part that has failed for good while the rest of its
+// pipeline goes on: waiting for it would not help.
+func broken(all []cdc.Status) error {
+	for _, s := range all {
+		if s.Log == nil {
+			continue
+		}
+		for _, part := range s.Log.Parts {
+			if part.State == cdc.StateFailed {
+				return cdc.Terminal(part.Reason, part.Mend, "pipeline %s: %s: %s", s.Name, part.Name, part.Error)
+			}
+		}
+	}
+	return nil
+}

@@ -44,3 +44,16 @@ func TestGoal(t *testing.T) {
 		})
 	}
 }
+
+func TestBroken(t *testing.T) {
+	status := func(part cdc.PartStatus) []cdc.Status {
+		return []cdc.Status{{Name: "rows", Mode: "cdc"}, {Name: "intents", Mode: "events", Log: &cdc.LogStatus{Parts: []cdc.PartStatus{{Name: "views"}, part}}}}
+	}
+	if err := broken(status(cdc.PartStatus{Name: "publication", State: cdc.StateBackingOff, Error: "no broker"})); err != nil {
+		t.Errorf("an error that can pass: got %v, want nil", err)
+	}
+	err := broken(status(cdc.PartStatus{Name: "publication", State: cdc.StateFailed, Error: "lost", Reason: "topic-lost", Mend: "write it again"}))
+	if err == nil || !cdc.IsTerminal(err) || !strings.Contains(err.Error(), "pipeline intents: publication: lost") {
+		t.Errorf("an error that cannot: got %v", err)
+	}
+}
