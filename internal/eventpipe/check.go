@@ -13,6 +13,12 @@ import (
 // Check looks at what the definitions ask of the store and changes nothing. The
 // faults are those of the definitions; the error says what could not be checked.
 func Check(ctx context.Context, store *eventstore.Store, defs intent.Definitions) ([]intent.Fault, error) {
+	faults, err := faultsOf(ctx, store, defs)
+	return faults, errors.Join(err, twoPhase(ctx, store, defs))
+}
+
+// faultsOf are the faults of the definitions, whatever the servers are set to.
+func faultsOf(ctx context.Context, store *eventstore.Store, defs intent.Definitions) ([]intent.Fault, error) {
 	var faults []intent.Fault
 	var failed []error
 	sort := func(err error) {
@@ -32,7 +38,6 @@ func Check(ctx context.Context, store *eventstore.Store, defs intent.Definitions
 	sort(err)
 	sort(view.Check(ctx, store.Pool(), defs))
 	sort(reaction.Check(ctx, store, defs))
-	sort(twoPhase(ctx, store, defs))
 	return faults, errors.Join(failed...)
 }
 

@@ -238,8 +238,14 @@ func (p *Pipeline) enter(s cdc.State, err error) {
 // Install brings the definitions of a configuration into the store: types and
 // folds, then views, then reactions, which may read views. It may be called at any
 // time, beside a running daemon too, which takes up what is new. It tells what it
-// did, a line each; what was there already it does not tell.
+// did, a line each; what was there already it does not tell. Where anything is wrong
+// nothing is changed, and every fault is told.
 func Install(ctx context.Context, store *eventstore.Store, defs intent.Definitions) ([]string, error) {
+	// What could not be looked at is no fault: a view in another database that is as
+	// it was needs nothing of that database now.
+	if faults, _ := faultsOf(ctx, store, defs); len(faults) > 0 {
+		return nil, definition(&eventstore.DefinitionError{Faults: faults})
+	}
 	types, err := store.Install(ctx, defs)
 	if err != nil {
 		return nil, definition(err)
