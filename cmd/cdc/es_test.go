@@ -260,9 +260,12 @@ func TestCheckFindsFaultsOfDefinitions(t *testing.T) {
 		"(:state -> 'enrolled') - :student", "(:state -> 'enrolled') - without(:student)",
 		"order by since limit 1", "order by since limit (select count(*) from es.event)",
 	).Replace(u.yaml)
+	// A type that could be declared is not: definitions are installed as a whole.
+	faulty = strings.Replace(faulty, "    state:\n", "      course-moved: {stream: \"course/{course}\", data: {course: string}}\n    state:\n", 1)
 	path := file(t, faulty)
 	wrong := findings(t, path, exitEnvironment)
-	for _, want := range []string{"views[enrolments].when[student-enrolled]: ", "views[waiting].when[place-offered]: ", "state[course].when[enrolment-cancelled]: ", "reactions[offer-freed-place].append: "} {
+	all := []string{"views[enrolments].when[student-enrolled]: ", "views[waiting].when[place-offered]: ", "state[course].when[enrolment-cancelled]: ", "reactions[offer-freed-place].append: "}
+	for _, want := range all {
 		n := 0
 		for _, f := range wrong {
 			if strings.HasPrefix(f.What, want) {
@@ -273,11 +276,19 @@ func TestCheckFindsFaultsOfDefinitions(t *testing.T) {
 			t.Errorf("%d findings of %s, want 1: %+v", n, want, wrong)
 		}
 	}
-	if code, _, errOut := command(t, "run", "--config", path); code != exitFailed || !strings.Contains(errOut, "cdc check") {
-		t.Errorf("run with faulty definitions: %d %s", code, errOut)
+	for _, args := range [][]string{{"run"}, {"es", "init"}} {
+		code, _, errOut := command(t, append(args, "--config", path)...)
+		if code != exitFailed || !strings.Contains(errOut, "cdc check") {
+			t.Errorf("%v with faulty definitions: %d %s", args, code, errOut)
+		}
+		for _, want := range all {
+			if !strings.Contains(errOut, want) {
+				t.Errorf("%v does not tell %q: %s", args, want, errOut)
+			}
+		}
 	}
-	if code, _, errOut := command(t, "es", "init", "--config", path); code != exitFailed {
-		t.Errorf("init with faulty definitions: %d %s", code, errOut)
+	if n := u.db.Value(t, "select count(*) from es.declared"); n != "4" {
+		t.Errorf("%s types are declared, want the 4 from before", n)
 	}
 }
 
@@ -730,4 +741,37 @@ func (u *university) republished(t *testing.T, n int64) {
 		t.Errorf("%d events, want %d", got, n)
 	}
 	u.whole(t, n)
+}
+
+// A second daemon of the same store waits and disturbs nothing, and goes on where the
+// first ends.
+func TestSecondDaemonOfEventsWaits(t *testing.T) {
+	t.Parallel()
+	u := newUniversity(t, courses)
+	u.do(t, 0, "es", "init")
+	u.run()
+	u.appended(t, "student-enrolled", "ddia", "ada")
+	u.published(t)
+	other := *u.rig
+	other.admin = address(cdctest.FreePort(t))
+	second := cdctest.StartCDC(t, other.yamlOf(other.events(courses)))
+	second.WaitOutput(t, "waiting: another instance numbers the events")
+	if code, body := other.get("/readyz"); code != http.StatusServiceUnavailable {
+		t.Errorf("the second answers %d %s, want 503", code, body)
+	}
+	for i := range 20 {
+		u.appended(t, "student-waitlisted", "ddia", fmt.Sprint(i))
+	}
+	u.appended(t, "enrolment-cancelled", "ddia", "ada")
+	await(t, "the offer", func() bool { return u.db.Value(t, "select count(*) from es.event where type = 'place-offered'") == "1" })
+	u.whole(t, u.published(t))
+	if s := u.status(t); s.TakeOvers != 1 || s.Restarts != 0 || !s.Ready {
+		t.Errorf("the first is disturbed: %+v", s)
+	}
+	u.daemon.Stop(t)
+	second.WaitReady(t, other.admin)
+	u.admin, u.path = other.admin, second.Config
+	u.appended(t, "student-enrolled", "ddia", "eve")
+	u.whole(t, u.published(t))
+	second.Stop(t)
 }

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
 
+	"cdc/internal/cdctest"
 	"cdc/internal/intent"
 	"cdc/internal/view"
 )
@@ -168,4 +171,60 @@ func TestViewsOfARunningDaemon(t *testing.T) {
 		u.do(t, exitFailed, "views", "wait", "waiting", token, "--timeout", "20ms")
 		u.do(t, 0, "views", "wait", "enrolments", token, "--timeout", "20ms") // inline: part of the append
 	})
+}
+
+// Views in another database through the program: an asynchronous one follows, an
+// inline one is written by POST /v1/append alone, and nothing else may append what
+// feeds it.
+func TestViewsInAnotherDatabase(t *testing.T) {
+	t.Parallel()
+	there := cdctest.Database(t)
+	definitions := strings.NewReplacer(
+		"mode: inline\n", "mode: inline\n        database: \""+there.URL+"\"\n",
+		"mode: async\n", "mode: async\n        database: \""+there.URL+"\"\n",
+	).Replace(courses[:strings.Index(courses, "    reactions:")])
+	u := newUniversity(t, definitions)
+	u.do(t, 0, "es", "init")
+	if wrong := findings(t, u.path, 0); len(wrong) != 0 {
+		t.Errorf("check finds %+v", wrong)
+	}
+	u.run()
+	await(t, "both are live", func() bool {
+		return !slices.ContainsFunc(u.builds(t), func(v intent.ViewStatus) bool { return v.State != "live" })
+	})
+	if _, errOut := u.do(t, exitFailed, "es", "append", "course/ddia", "student-enrolled", data("ddia", "ada")); !strings.Contains(errOut, "POST /v1/append") {
+		t.Errorf("append by the command: %s", errOut)
+	}
+	code, answer := u.post("/v1/append", `{"batches":[{"stream":"course/ddia","expect":"none","events":[
+		{"type":"student-enrolled","data":{"course":"ddia","student":"ada"}},{"type":"student-waitlisted","data":{"course":"ddia","student":"bob"}}]}]}`)
+	var r intent.Receipt
+	if err := json.Unmarshal([]byte(answer), &r); err != nil || code != http.StatusOK {
+		t.Fatalf("append: %d %s", code, answer)
+	}
+	if got := there.Value(t, "select string_agg(student, ',') from views.enrolments"); got != "ada" {
+		t.Errorf("the inline view has %s", got)
+	}
+	for name, student := range map[string]string{"enrolments": "ada", "waiting": "bob"} {
+		u.do(t, 0, "views", "wait", name, r.Token.String())
+		if code, rows := u.get("/v1/views/" + name + "?token=" + r.Token.String()); code != http.StatusOK || !strings.Contains(rows, student) {
+			t.Errorf("view %s: %d %s", name, code, rows)
+		}
+	}
+	out, _ := u.do(t, 0, "views", "verify")
+	if strings.Count(out, "equal to a replay (1 rows") != 2 {
+		t.Errorf("verify: %s", out)
+	}
+	there.Exec(t, "delete from views.waiting")
+	u.do(t, exitDifference, "views", "verify", "waiting")
+	u.built(t, "waiting")
+	u.do(t, 0, "views", "switch", "waiting")
+	u.do(t, 0, "views", "verify")
+	if out, _ := u.do(t, 0, "views", "ls"); strings.Contains(out, "the store's") || strings.Count(out, there.Name) != 2 {
+		t.Errorf("ls: %s", out)
+	}
+	u.do(t, 0, "views", "drop", "waiting", "--yes")
+	if n := there.Value(t, "select count(*) from pg_tables where schemaname = 'views'"); n != "1" {
+		t.Errorf("%s tables are left there, want the inline view's", n)
+	}
+	u.daemon.Stop(t)
 }
