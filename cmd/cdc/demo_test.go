@@ -93,6 +93,7 @@ func mustEqual(t *testing.T, res *demo.Result, err error, out string) {
 // and works, continued, with the database, a view and then topics changed behind the
 // pipelines' back.
 func TestDemo(t *testing.T) {
+	t.Parallel()
 	dir := demoDir(t)
 	t.Run("from nothing, too short for the addition", func(t *testing.T) {
 		var out bytes.Buffer
@@ -303,6 +304,7 @@ func TestDemoChild(t *testing.T) {
 // A demo that is killed in the middle, before and behind the addition, leaves no
 // process behind, and the next run brings every topic to its table and its events.
 func TestDemoKilled(t *testing.T) {
+	t.Parallel()
 	dir := demoDir(t)
 	killDemo(t, dir, 100_000, "ms", 50)
 	killDemo(t, dir, 400, "added to ", 1)
