@@ -19,8 +19,12 @@ LIMIT = -timeout 20m
 
 # Packages whose tests use a database or a broker of the kit, and the kit itself.
 using = $(addprefix ./,$(sort internal/cdctest/ $(dir $(shell grep -rlwE --include=*_test.go '$(1)' cmd internal deploy))))
-PG_PACKAGES    = $(call using,cdctest.Database|cdctest.Postgres|cdctest.PrivatePostgres)
+PG_PACKAGES    = $(filter-out $(SQL_FREE),$(call using,cdctest.Database|cdctest.Postgres|cdctest.PrivatePostgres))
 KAFKA_PACKAGES = $(call using,cdctest.Kafka|cdctest.PrivateKafka|cdctest.ProxiedKafka)
+
+# Packages that reach a database through others alone, or only to quote for it: one
+# version tells what there is to tell.
+SQL_FREE = ./internal/api/ ./internal/history/
 
 .DEFAULT_GOAL := help
 .PHONY: help build test demo check lint race fuzz test-kafka test-pg bench fmt clean image
