@@ -218,6 +218,9 @@ func newEsLogCommand(f *eventsFlags) *cobra.Command {
 		Short: "Print the log: all events in commit order",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if after < 0 || limit < 0 {
+				return usageError("--after and --limit are numbers from 0")
+			}
 			return f.with(cmd, func(ctx context.Context, s *eventstore.Store, _ *config.Config, _ *config.Pipeline) error {
 				tale := story{s}
 				left := limit

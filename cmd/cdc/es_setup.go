@@ -99,7 +99,10 @@ topic lacks. What a topic still has is not written twice. A topic that is gone i
 		Example: `  cdc es republish --from 1`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if from < 1 {
+			switch {
+			case !cmd.Flags().Changed("from"):
+				return usageError("say --from which position: 1 is the beginning")
+			case from < 1:
 				return usageError("--from %d: positions begin at 1", from)
 			}
 			return f.with(cmd, func(ctx context.Context, s *eventstore.Store, cfg *config.Config, p *config.Pipeline) (err error) {
@@ -127,6 +130,5 @@ topic lacks. What a topic still has is not written twice. A topic that is gone i
 	cmd.Flags().Int64Var(&from, "from", 0, "first position to look at; 1 is the beginning (required)")
 	cmd.Flags().StringSliceVar(&topics, "topic", nil, "topics that were lost (default whichever are missing)")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
-	_ = cmd.MarkFlagRequired("from") // fails only for a flag that does not exist
 	return cmd
 }

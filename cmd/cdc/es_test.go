@@ -427,6 +427,9 @@ func TestEsAppendReadStateClose(t *testing.T) {
 		{"state of a version below 1", exitUsage, "versions begin at 1", []string{"state", "course/ddia", "--version", "-1"}},
 		{"state of both", exitUsage, "exclude each other", []string{"state", "course/ddia", "--version", "1", "--at", "1m"}},
 		{"state of a time that is none", exitUsage, `--at "noon"`, []string{"state", "course/ddia", "--at", "noon"}},
+		{"log behind less than nothing", exitUsage, "--after", []string{"log", "--after", "-1"}},
+		{"log of less than nothing", exitUsage, "--limit", []string{"log", "--limit", "-1"}},
+		{"republish from nowhere", exitUsage, "1 is the beginning", []string{"republish", "--yes"}},
 		{"close of nothing", exitFailed, "course/none", []string{"close", "course/none"}},
 		{"close of another version", exitFailed, "has version 2, expected was 9", []string{"close", "course/ddia", "--expect", "9"}},
 	} {
