@@ -70,7 +70,7 @@ test-pg: ## the tests that use a database, on PostgreSQL 14 to 18 (PG='14 18')
 		CDC_TEST_PG=$$version $(TESTRUN) $(LIMIT) $(PG_PACKAGES) || status=1; \
 	done; exit $$status
 
-bench: ## rows/s, CPU and memory against pg_recvlogical (BENCH='-rounds 5'); allocations per row
+bench: ## mode: cdc against pg_recvlogical, mode: events against INSERT (BENCH='-what events'); allocations
 	$(GO) test -run '^$$' -bench SocketToBatch -benchtime 200000x ./internal/pipeline
 	$(GO) run ./bench $(BENCH)
 

@@ -238,13 +238,13 @@ func (f *following) views(ctx context.Context) error {
 	return nil
 }
 
-// live waits until every view can be read.
+// live waits until every view can be read: a build beside a live one stays.
 func (f *following) live(ctx context.Context, d *daemon) error {
 	stop := d.drain()
 	defer stop()
 	for {
 		var building int
-		if err := f.conn.QueryRow(ctx, "select count(*) from es.view where state = 'building'").Scan(&building); err != nil {
+		if err := f.conn.QueryRow(ctx, "select count(distinct name) from es.view v where state = 'building' and not exists (select from es.view o where o.name = v.name and o.state = 'live')").Scan(&building); err != nil {
 			return fmt.Errorf("read es.view: %w", err)
 		}
 		if building == 0 {
