@@ -150,18 +150,29 @@ func (w *walk) step(s step) {
 	var out string
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
-		cmd := exec.CommandContext(ctx, "bash", "-c", w.mine.Replace(s.command))
-		cmd.Dir = w.dir
-		cmd.Env = append(os.Environ(), "PSQL_PAGER=", "PAGER=cat", "LC_ALL=C.UTF-8", "PGOPTIONS=")
-		text, _ := cmd.CombinedOutput() // some are to fail: the text says so
+		out = w.run(ctx, w.mine.Replace(s.command))
 		cancel()
-		out = string(text)
 		want, got := w.want.clone(), w.got.clone()
 		if !reads || want.cover(s.output) == got.cover(w.theirs.Replace(out)) || time.Now().After(deadline) {
 			break
 		}
 	}
 	w.compare(s, out)
+}
+
+// run gives what a command prints.
+func (w *walk) run(ctx context.Context, command string) string {
+	w.t.Helper()
+	switch {
+	case strings.HasPrefix(command, "psql "):
+		return asPsql(ctx, w.t, shellWords(w.t, command))
+	case strings.HasPrefix(command, "curl "):
+		return asCurl(ctx, w.t, shellWords(w.t, command))
+	}
+	cmd := exec.CommandContext(ctx, "bash", "-c", command)
+	cmd.Dir = w.dir
+	text, _ := cmd.CombinedOutput() // some are to fail: the text says so
+	return string(text)
 }
 
 // compare tells what differs from the README.
