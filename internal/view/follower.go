@@ -72,7 +72,7 @@ func (f *follower) run(ctx context.Context) {
 	pause := firstRetry
 	for ctx.Err() == nil {
 		moved, err := f.follow(ctx)
-		if ctx.Err() != nil || errors.Is(err, errMoved) {
+		if ctx.Err() != nil || errors.Is(err, errMoved) || f.retired(ctx) {
 			return
 		}
 		if moved {
@@ -81,6 +81,14 @@ func (f *follower) run(ctx context.Context) {
 		f.backOff(ctx, err, pause)
 		pause = min(2*pause, lastRetry)
 	}
+}
+
+// retired says that another build has taken the place of this one: its schema is
+// gone, and what failed with it is no fault.
+func (f *follower) retired(ctx context.Context) bool {
+	var gone bool
+	err := f.runner.cfg.Store.Pool().QueryRow(ctx, "select not exists (select from es.view where build = $1 and state <> 'retired')", f.build.id).Scan(&gone)
+	return err == nil && gone
 }
 
 // backOff shows the error and waits.
