@@ -42,7 +42,7 @@ func TestWait(t *testing.T) {
 			number(t, db)
 		}
 	}
-	db.Exec(t, fmt.Sprintf("insert into es.decision (gid) values ('es:store:%s')", ids[1]))
+	db.Exec(t, fmt.Sprintf("insert into es.decision (gid, events) values ('es:store', '{%s}')", ids[1]))
 	for _, c := range []struct {
 		view  string
 		event intent.ID

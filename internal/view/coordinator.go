@@ -312,7 +312,7 @@ func (c *Coordinator) distributed(ctx context.Context, batches []intent.Batch, f
 		return receipt, err
 	}
 	c.hook("applied")
-	if err := commitAll(ctx, g, parts, c.hook); err != nil {
+	if err := commitAll(ctx, g, idsOf(batches), parts, c.hook); err != nil {
 		var behind *BehindError
 		if errors.As(err, &behind) {
 			return receipt, fmt.Errorf("append: %w", err)
@@ -370,12 +370,7 @@ func (c *Coordinator) apply(ctx context.Context, parts []openTx, at map[string]i
 	if err := awaitDecided(ctx, tx, parts[1:]); err != nil {
 		return r, false, err
 	}
-	var ids [][16]byte // in the order of the call, which is that of the log
-	for _, b := range batches {
-		for _, e := range b.Events {
-			ids = append(ids, e.ID)
-		}
-	}
+	ids := idsOf(batches)
 	for _, f := range feeds {
 		p := parts[at[f.database]]
 		// The position is given after the commit; a view that is inline cannot name it.
@@ -389,6 +384,17 @@ func (c *Coordinator) apply(ctx context.Context, parts []openTx, at map[string]i
 		}
 	}
 	return r, false, nil
+}
+
+// idsOf is the events' ids in the order of the call, which is that of the log.
+func idsOf(batches []intent.Batch) [][16]byte {
+	var ids [][16]byte
+	for _, b := range batches {
+		for _, e := range b.Events {
+			ids = append(ids, e.ID)
+		}
+	}
+	return ids
 }
 
 // awaitDecided waits, in the other databases, for the appends that are committed in

@@ -484,3 +484,36 @@ func runCoordinator() int {
 	fmt.Println(r, err)
 	return 1
 }
+
+// G9 elsewhere: between the commits in the store and in the other database the event
+// can be read and its row cannot; who waits with the token waits for the row.
+func TestReadYourOwnWriteElsewhere(t *testing.T) {
+	t.Parallel()
+	c := newCampusElsewhere(t, enrolments("enrolments", intent.Inline))
+	batch := append(enrol("c", "first"), enrol("d", "last")...)
+	var early []error
+	k := c.coordinator(func(point string) {
+		if point != "committed-0" {
+			return
+		}
+		for _, b := range batch {
+			_, err := c.store.Wait(testContext(t), "enrolments", b.Events[0].ID, 50*time.Millisecond)
+			early = append(early, err)
+		}
+	})
+	r, err := k.Append(testContext(t), batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, err := range early {
+		if !errors.Is(err, eventstore.ErrTimeout) {
+			t.Errorf("event %d, before its row was there: got %v, want the wait to go on", i, err)
+		}
+	}
+	if len(early) != len(batch) {
+		t.Fatalf("waited %d times between the commits, want %d", len(early), len(batch))
+	}
+	if _, err := c.store.Wait(testContext(t), "enrolments", r.Token, testLimit); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}

@@ -278,7 +278,7 @@ func (s *switching) commit(ctx context.Context) error {
 	}
 	err := s.takePrepared(ctx)
 	if err == nil {
-		return commitAll(ctx, s.gid, s.parts, s.options.hook)
+		return commitAll(ctx, s.gid, nil, s.parts, s.options.hook)
 	}
 	if !cdc.IsTerminal(err) || s.inlineElsewhere() {
 		return err

@@ -148,8 +148,9 @@ func (e *BehindError) Unwrap() error { return e.Err }
 // its session holds the lock g.owner. Without error all are committed. After an
 // *UndecidedError they are as recovery finds them, after a *BehindError committed
 // in the store; after any other error none is committed, and those that could not
-// be rolled back here are by recovery.
-func commitAll(ctx context.Context, g gid, parts []openTx, hook func(point string)) error {
+// be rolled back here are by recovery. events are those it appends: until the row of
+// es.decision is gone, who waits for one of them waits.
+func commitAll(ctx context.Context, g gid, events [][16]byte, parts []openTx, hook func(point string)) error {
 	for i, p := range parts {
 		if err := p.prepare(ctx, g.part(i)); err != nil {
 			rollbackAll(ctx, g, parts, i+1)
@@ -161,7 +162,7 @@ func commitAll(ctx context.Context, g gid, parts []openTx, hook func(point strin
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleLimit)
 	defer cancel()
 	store := parts[0].conn
-	if _, err := store.Exec(ctx, `insert into es.decision (gid) values ($1)`, g.decision()); err != nil {
+	if _, err := store.Exec(ctx, `insert into es.decision (gid, events) values ($1, coalesce($2::uuid[], '{}'))`, g.decision(), events); err != nil {
 		// It may have arrived. The session's end settles it: recovery waits for that.
 		closeConn(store)
 		return &UndecidedError{fmt.Errorf("decide: %w", err)}

@@ -127,5 +127,6 @@ create table es.reaction (
 -- Outcome of appends that span two databases, written before either commits.
 create table es.decision (
   gid text        primary key,                                   -- of the prepared transactions
+  events uuid[]   not null default '{}',                         -- what it appends: es.wait waits until the row is gone
   at  timestamptz not null default now()
 );

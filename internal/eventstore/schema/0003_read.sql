@@ -72,7 +72,7 @@ begin
     when v.mode = 'async' then coalesce(v.pos >= ev.pos, false)
     when v.database is null then true
     -- inline in another database: committed there when the decision is gone
-    else not exists (select from es.decision d where right(d.gid, 36) = token::text) end;
+    else not exists (select from es.decision d where token = any (d.events)) end;
   pos := ev.pos;
   return next;
 end $$;
