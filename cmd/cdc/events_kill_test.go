@@ -168,7 +168,7 @@ func TestEventsKilledInALoop(t *testing.T) {
 		if i%2 == 0 { // else it is killed while it starts
 			p.WaitReady(t, u.admin)
 		}
-		time.Sleep(time.Duration(rnd.IntN(700)) * time.Millisecond)
+		time.Sleep(time.Duration(rnd.IntN(700)) * time.Millisecond) // the moment of the kill is drawn
 		p.Kill9()
 	}
 	u.run()

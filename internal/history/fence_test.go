@@ -72,9 +72,6 @@ func TestRepublishWhileRunning(t *testing.T) {
 
 // A publication at rest finds out by its heartbeat.
 func TestRepublishWhileAtRest(t *testing.T) {
-	if testing.Short() {
-		t.Skip("waits for a heartbeat")
-	}
 	t.Parallel()
 	r := newRig(t)
 	r.s.add(streams(300, "course")...)
