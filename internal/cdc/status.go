@@ -60,6 +60,8 @@ type Status struct {
 	Acks          Latency       `json:"-"`              // histogram of acknowledgement latencies
 
 	Snapshot []TableProgress `json:"snapshot,omitempty"`
+	// Verified is the newest result per table (or log, topic, view) of verify:.
+	Verified []Verification `json:"verified,omitempty"`
 
 	Log *LogStatus `json:"log,omitempty"` // of a pipeline of mode: events
 }

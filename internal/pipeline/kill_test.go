@@ -108,6 +108,21 @@ func (v *victim) kill() {
 	<-v.done
 }
 
+// atRest counts the records of a table's topic once what a killed process had on
+// the wire has been dealt with: when a second look, a while later, finds no more.
+func (r *rig) atRest(table string) int {
+	r.t.Helper()
+	const between = 250 * time.Millisecond
+	for before := -1; ; {
+		n := len(r.records(table))
+		if n == before {
+			return n
+		}
+		before = n
+		<-time.After(between)
+	}
+}
+
 // killed waits until the process has killed itself at its point.
 func (v *victim) killed(t *testing.T, point string) {
 	t.Helper()
