@@ -3,7 +3,6 @@ package pipeline_test
 import (
 	"strings"
 	"testing"
-
 )
 
 // 72: a row that leaves the publication's filter is gone from the topic, one that
