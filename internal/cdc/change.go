@@ -43,6 +43,7 @@ const (
 	MarkLastInTable
 	MarkFirst
 	MarkLast
+	MarkIncremental // read while the stream went on: a chunk, a repair
 )
 
 // Tx is the source transaction a change belongs to.

@@ -96,6 +96,7 @@ var marks = [...]string{
 	cdc.MarkNone: "false", cdc.MarkTrue: "true",
 	cdc.MarkFirstInTable: "first_in_data_collection", cdc.MarkLastInTable: "last_in_data_collection",
 	cdc.MarkFirst: "first", cdc.MarkLast: "last",
+	cdc.MarkIncremental: "incremental",
 }
 
 // source appends the source block. Its times are those of the commit, or of

@@ -117,6 +117,7 @@ type Mark struct {
 	PrevEnd    cdc.LSN
 	CommitTime int64
 	Recorded   cdc.LSN
+	Ticket     uint64 // of what waits until everything appended before it is acknowledged
 }
 
 // Stats are a Writer's running totals.
