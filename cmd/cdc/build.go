@@ -193,6 +193,7 @@ func pipelineConfig(cfg *config.Config, p *config.Pipeline, sc sink.Config, log 
 		Oversize:    p.Oversize,
 		DeadLetter:  p.DeadLetter,
 		OnGap:       p.OnGap,
+		Hook:        failpointHook(),
 		Messages:    messageTopic(p),
 		Logger:      log,
 	}

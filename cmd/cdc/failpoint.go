@@ -1,0 +1,54 @@
+//go:build failpoint
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+)
+
+// failpointVariable says at which point of a pipeline's life the process is to
+// be hit: POINT:N:kill or POINT:N:stop, at the N-th passing (from 1).
+const failpointVariable = "CDC_FAILPOINT"
+
+// failpointHook reads the variable; nil where it is not set. A text that says
+// nothing ends the process: a crash test that hits nothing would prove nothing.
+func failpointHook() func(point string) {
+	text := os.Getenv(failpointVariable)
+	if text == "" {
+		return nil
+	}
+	hook, err := parseFailpoint(text, func(sig syscall.Signal) { _ = syscall.Kill(os.Getpid(), sig) })
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(exitUsage)
+	}
+	return hook
+}
+
+func parseFailpoint(text string, hit func(syscall.Signal)) (func(point string), error) {
+	parts := strings.Split(text, ":")
+	if len(parts) != 3 {
+		return nil, fmt.Errorf("%s is %q, want POINT:N:kill or POINT:N:stop", failpointVariable, text)
+	}
+	at, err := strconv.ParseInt(parts[1], 10, 64)
+	signals := map[string]syscall.Signal{"kill": syscall.SIGKILL, "stop": syscall.SIGSTOP}
+	sig, known := signals[parts[2]]
+	if err != nil || at < 1 || !known || parts[0] == "" {
+		return nil, fmt.Errorf("%s is %q, want POINT:N:kill or POINT:N:stop", failpointVariable, text)
+	}
+	var passed atomic.Int64
+	return func(point string) {
+		if point != parts[0] || passed.Add(1) != at {
+			return
+		}
+		hit(sig)
+		if sig == syscall.SIGKILL {
+			select {} // nothing more is done by this goroutine
+		}
+	}, nil
+}
