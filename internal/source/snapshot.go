@@ -65,6 +65,7 @@ type Snapshot struct {
 var (
 	errSnapshotClosed   = errors.New("snapshot is closed")
 	errSnapshotFinished = errors.New("snapshot is finished")
+	errSnapshotBeside   = errors.New("snapshot is for reading alone")
 )
 
 // Snapshot locks the tables, makes the temporary slot and starts workers that
@@ -77,13 +78,35 @@ func (s *Source) Snapshot(ctx context.Context, tables []cdc.Table, workers int) 
 	if err := checkSlotName(s.cfg.Slot); err != nil {
 		return nil, err
 	}
-	if err := s.checkReadable(ctx, tables); err != nil {
+	if err := s.checkReadable(ctx, tables, 2); err != nil {
 		return nil, fmt.Errorf("snapshot of %s: %w", s.target, err)
 	}
-	ex, err := s.openExporter(ctx, tables)
+	ex, err := s.openExporter(ctx, tables, snapshotSlot(s.cfg.Slot))
 	if err != nil {
 		return nil, fmt.Errorf("snapshot of %s: %w", s.target, err)
 	}
+	return s.copyFrom(ctx, ex, tables, workers)
+}
+
+// SnapshotBeside is a Snapshot for reading alone, beside whatever the pipeline does
+// and beside others of its kind. Its temporary slot gives it its LSN and is dropped
+// at once: no WAL is kept for it. It cannot be finished.
+func (s *Source) SnapshotBeside(ctx context.Context, tables []cdc.Table, workers int) (*Snapshot, error) {
+	if err := s.checkReadable(ctx, tables, 1); err != nil {
+		return nil, fmt.Errorf("snapshot of %s: %w", s.target, err)
+	}
+	ex, err := s.openExporter(ctx, tables, besideSlot(s.cfg.Slot))
+	if err != nil {
+		return nil, fmt.Errorf("snapshot of %s: %w", s.target, err)
+	}
+	if err := ex.dropSlot(ctx); err != nil {
+		ex.close()
+		return nil, fmt.Errorf("snapshot of %s: %w", s.target, err)
+	}
+	return s.copyFrom(ctx, ex, tables, workers)
+}
+
+func (s *Source) copyFrom(ctx context.Context, ex *exporter, tables []cdc.Table, workers int) (*Snapshot, error) {
 	planned, err := s.planSnapshot(ctx, tables)
 	if err != nil {
 		ex.close()
@@ -244,6 +267,8 @@ func (sn *Snapshot) Finish(ctx context.Context) error {
 		return nil
 	case sn.closed:
 		return errSnapshotClosed
+	case sn.export.slot == "":
+		return errSnapshotBeside
 	case sn.ctx.Err() != nil:
 		return sn.failure()
 	case !sn.ended:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +19,10 @@ const (
 	// snapshotSuffix makes the name of a snapshot's temporary slot. It is the same
 	// for every instance, so two never copy the same tables at once.
 	snapshotSuffix = "_snap"
+	// besideSuffix makes the name of the temporary slot of a snapshot beside a
+	// running pipeline; 8 random digits follow, so that any number of them may be
+	// begun at once.
+	besideSuffix = "_beside_"
 	// lockTimeout bounds one wait for ACCESS SHARE. Whoever holds ACCESS EXCLUSIVE
 	// for longer is rewriting the table; our other locks are let go meanwhile.
 	lockTimeout = 10 * time.Second
@@ -33,7 +38,7 @@ const (
 // the tables' locks and, as long as it lives, the temporary slot.
 type exporter struct {
 	conn     *pgconn.PgConn
-	slot     string
+	slot     string // "": dropped again, the snapshot stays
 	snapshot string // pg_export_snapshot
 	lsn      cdc.LSN
 	xid      uint32 // low 32 bits of the snapshot's xmin: all transactions below are in it
@@ -41,18 +46,25 @@ type exporter struct {
 }
 
 // snapshotSlot names the temporary slot.
-func snapshotSlot(slot string) string {
+func snapshotSlot(slot string) string { return suffixed(slot, snapshotSuffix) }
+
+// besideSlot names one that nobody else has.
+func besideSlot(slot string) string {
+	return suffixed(slot, fmt.Sprintf("%s%08x", besideSuffix, rand.Uint32()))
+}
+
+func suffixed(slot, suffix string) string {
 	const longest = 63 // NAMEDATALEN-1
-	return slot[:min(len(slot), longest-len(snapshotSuffix))] + snapshotSuffix
+	return slot[:min(len(slot), longest-len(suffix))] + suffix
 }
 
 // openExporter locks the tables and creates the temporary slot with its
 // snapshot, in that order: a rewrite between the snapshot and the lock would
 // leave it reading an empty table.
-func (s *Source) openExporter(ctx context.Context, tables []cdc.Table) (*exporter, error) {
+func (s *Source) openExporter(ctx context.Context, tables []cdc.Table, slot string) (*exporter, error) {
 	locks, slots := 0, 0
 	for {
-		ex, err := s.attemptExport(ctx, tables)
+		ex, err := s.attemptExport(ctx, tables, slot)
 		if err == nil {
 			return ex, nil
 		}
@@ -91,7 +103,7 @@ func (s *Source) holder(ctx context.Context, slot string) (pid int) {
 	return pid
 }
 
-func (s *Source) attemptExport(ctx context.Context, tables []cdc.Table) (_ *exporter, err error) {
+func (s *Source) attemptExport(ctx context.Context, tables []cdc.Table, slot string) (_ *exporter, err error) {
 	conn, err := connectReplication(ctx, s.cfg.URL, replicationOptions{})
 	if err != nil {
 		return nil, err
@@ -111,7 +123,7 @@ func (s *Source) attemptExport(ctx context.Context, tables []cdc.Table) (_ *expo
 	if err := conn.Exec(ctx, "SET LOCAL lock_timeout = "+quoteLiteral(patience)).Close(); err != nil {
 		return nil, fmt.Errorf("prepare connection to %s: %w", s.target, err)
 	}
-	ex := &exporter{conn: conn, slot: snapshotSlot(s.cfg.Slot)}
+	ex := &exporter{conn: conn, slot: slot}
 	ex.lsn, err = s.createSlot(ctx, conn, newSlot{name: ex.slot, temporary: true, snapshot: true})
 	if err != nil {
 		return nil, err
@@ -183,13 +195,23 @@ func (ex *exporter) hold(ctx context.Context) error {
 	}
 }
 
+// dropSlot drops the temporary slot and keeps the snapshot, which the transaction
+// holds by itself: the server need not keep WAL for it any more.
+func (ex *exporter) dropSlot(ctx context.Context) error {
+	if err := ex.conn.Exec(ctx, "DROP_REPLICATION_SLOT "+quote(ex.slot)).Close(); err != nil {
+		return fmt.Errorf("drop temporary slot %q: %w", ex.slot, err)
+	}
+	ex.slot = ""
+	return nil
+}
+
 // close ends the transaction and drops the temporary slot. Whatever fails, the
 // end of the connection does both.
 func (ex *exporter) close() {
 	if !ex.conn.IsClosed() {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
-		if err := ex.conn.Exec(ctx, "ROLLBACK").Close(); err == nil {
+		if err := ex.conn.Exec(ctx, "ROLLBACK").Close(); err == nil && ex.slot != "" {
 			_ = ex.conn.Exec(ctx, "DROP_REPLICATION_SLOT "+quote(ex.slot)).Close()
 		}
 	}
@@ -201,11 +223,12 @@ func (ex *exporter) close() {
 }
 
 // checkReadable refuses what the copy would fail on hours later, or never show:
-// missing rights, row level security, no free slot. Whether the permanent slot
-// exists is Finish's business: tables that join a stream are copied beside it.
-func (s *Source) checkReadable(ctx context.Context, tables []cdc.Table) error {
+// missing rights, row level security, no room for that many slots. Whether the
+// permanent slot exists is Finish's business: tables that join a stream are copied
+// beside it.
+func (s *Source) checkReadable(ctx context.Context, tables []cdc.Table, slots int) error {
 	return s.retrySQL(ctx, func(c *pgx.Conn) error {
-		if err := s.slotsFree(ctx, c); err != nil {
+		if err := s.slotsFree(ctx, c, slots); err != nil {
 			return err
 		}
 		problems, err := s.readProblems(ctx, c, tables)
@@ -216,16 +239,16 @@ func (s *Source) checkReadable(ctx context.Context, tables []cdc.Table) error {
 	})
 }
 
-// slotsFree makes sure of two: the temporary slot and, while it is still there,
-// its permanent copy, unless that is there already.
-func (s *Source) slotsFree(ctx context.Context, c *pgx.Conn) error {
+// slotsFree makes sure of two, the temporary slot and, while it is still there,
+// its permanent copy, unless that is there already; or of the temporary one alone.
+func (s *Source) slotsFree(ctx context.Context, c *pgx.Conn, slots int) error {
 	var used, own, limit int
 	err := c.QueryRow(ctx, `SELECT count(*), count(*) FILTER (WHERE slot_name = $1), current_setting('max_replication_slots')::int
 		FROM pg_replication_slots`, s.cfg.Slot).Scan(&used, &own, &limit)
 	if err != nil {
 		return fmt.Errorf("count replication slots: %w", err)
 	}
-	if needed := 2 - own; limit-used < needed {
+	if needed := max(slots-own, 1); limit-used < needed {
 		return cdc.Terminal("slots-exhausted", fmt.Sprintf("ALTER SYSTEM SET max_replication_slots = %d; -- then restart Postgres; or drop slots that nobody reads", used+needed),
 			"%s has %d of max_replication_slots = %d in use, a snapshot needs %d more", s.target, used, limit, needed)
 	}

@@ -393,7 +393,7 @@ func TestCase149LockedTable(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { _, err := s.attemptExport(ctx, tables); done <- err }()
+	go func() { _, err := s.attemptExport(ctx, tables, snapshotSlot(s.cfg.Slot)); done <- err }()
 	err := <-done
 	cancel()
 	if want := fmt.Sprintf("backend %d", blocker.PgConn().PID()); !errors.Is(err, errLocked) || !strings.Contains(err.Error(), want) {
@@ -494,7 +494,7 @@ func TestCase146WorkerConnectionLost(t *testing.T) {
 	s := openOps(t, db, nil, "CREATE TABLE t(id int PRIMARY KEY, pad text)", "INSERT INTO t SELECT g, repeat('x', 900) FROM generate_series(1, 60000) g")
 	tables := mustPublish(t, s)
 	t.Run("before", func(t *testing.T) {
-		ex, err := s.openExporter(t.Context(), tables)
+		ex, err := s.openExporter(t.Context(), tables, snapshotSlot(s.cfg.Slot))
 		if err != nil {
 			t.Fatal(err)
 		}
