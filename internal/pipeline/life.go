@@ -33,6 +33,7 @@ type life struct {
 	system    cdc.System
 	captures  map[uint32]*capture // by table OID
 	gone      map[string]bool     // topics that were filled and are no more
+	topicIDs  map[string]string   // by topic, as this life found them; "" where Kafka does not tell
 	maxRecord int                 // bytes; 0: not known
 	order     []*capture
 	routes    map[uint32]*route // by relation OID, newest version
@@ -84,6 +85,7 @@ type view struct {
 	confirmd cdc.LSN
 	behind   time.Time // commit time of the oldest transaction not acknowledged, zero when caught up
 	slot     *cdc.Slot
+	restart  cdc.LSN   // restart_lsn of the look before that of slot: it is on Postgres' disk
 	moved    time.Time // when acknowledgements last moved or nothing was waiting
 }
 

@@ -53,6 +53,9 @@ func (l *life) look(ctx context.Context) error {
 	}
 	l.view.mu.Lock()
 	if ok {
+		if before := l.view.slot; before != nil {
+			l.view.restart = before.Restart
+		}
 		l.view.slot = &slot
 	}
 	streaming := l.view.stream != nil

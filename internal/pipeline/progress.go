@@ -43,7 +43,10 @@ type Progress struct {
 	Tx          cdc.LSN        `json:"tx"`       // final_lsn of the last transaction that is wholly acknowledged
 	End         cdc.LSN        `json:"end"`      // where streaming resumes
 	PrevEnd     cdc.LSN        `json:"prev_end"` // end of the transaction before (Debezium's sequence)
-	At          time.Time      `json:"at"`
+	// Restart: the slot's restart_lsn was seen there. Postgres makes it durable before
+	// it shows, so on one timeline a lower one is that of an older copy of the server.
+	Restart cdc.LSN   `json:"restart,omitempty"`
+	At      time.Time `json:"at"`
 }
 
 // TableRecord says as what a table's topic was filled, once per table under the
@@ -56,7 +59,10 @@ type TableRecord struct {
 	Member uint32   `json:"member"` // source.Memberships: another one has missed changes
 	Key    []string `json:"key"`
 	Topic  string   `json:"topic"`
-	Values string   `json:"values"` // format of keys and values: json, debezium-json
+	// TopicID: another one under the same name has none of the records. "": written
+	// before ids were kept, or Kafka tells none.
+	TopicID string `json:"topic_id,omitempty"`
+	Values  string `json:"values"` // format of keys and values: json, debezium-json
 	// Since: changes of transactions below it are in the table's own snapshot.
 	Since cdc.LSN `json:"since"`
 }

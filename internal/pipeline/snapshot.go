@@ -300,7 +300,7 @@ func (r logReader) ReadAll(ctx context.Context, tp cdc.TopicPartition, from, to 
 
 func (l *life) putTable(c *capture) error {
 	return l.append(tablePrefix+c.table.FullName(), TableRecord{
-		Format: progressFormat, OID: c.table.OID, Member: c.member, Key: c.table.Key, Topic: c.topic,
+		Format: progressFormat, OID: c.table.OID, Member: c.member, Key: c.table.Key, Topic: c.topic, TopicID: l.topicIDs[c.topic],
 		Values: l.cfg.Format.Format, Since: c.since,
 	})
 }

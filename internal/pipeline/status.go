@@ -62,6 +62,7 @@ func (l *life) show(acked sink.Mark, now time.Time) {
 		v.moved = now
 	}
 	v.received, v.acked, v.confirmd = l.mark.End, acked, l.confirmed
+	l.progress.Restart = max(l.progress.Restart, v.restart)
 	switch {
 	case acked.End == l.mark.End:
 		v.behind = time.Time{}
