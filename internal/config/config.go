@@ -118,6 +118,8 @@ type Pipeline struct {
 	Linger      time.Duration `yaml:"linger" min:"0s" max:"10s"`
 	Compression string        `yaml:"compression" oneof:"none|snappy|lz4|zstd"`
 
+	Verify Verify `yaml:"verify"`
+
 	Slot          Slot   `yaml:"slot"`
 	Publication   string `yaml:"publication"`
 	ProgressTopic string `yaml:"progress_topic"`
@@ -139,6 +141,13 @@ type Snapshot struct {
 type Messages struct {
 	Prefixes []string `yaml:"prefixes"`
 	Topic    string   `yaml:"topic"`
+}
+
+// Verify is how often a running daemon compares what it has written with its source.
+type Verify struct {
+	Every time.Duration `yaml:"every" min:"0s" max:"8760h"`  // 0: never
+	Rate  Bytes         `yaml:"rate" min:"0B" max:"1024GiB"` // read per second from both sides together, 0B: no limit
+	Dir   string        `yaml:"dir" file:"true"`             // for what does not fit into memory; "": the system's
 }
 
 // Slot is the replication slot.

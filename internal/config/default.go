@@ -48,6 +48,7 @@ func defaultPipeline(name, mode string) *Pipeline {
 		Snapshots:     Snapshots{Every: 200},
 		Memory:        64 << 20,
 		Compression:   "none",
+		Verify:        Verify{Rate: 32 << 20},
 		Slot:          Slot{Name: slot},
 		Publication:   slot,
 		ProgressTopic: "_cdc.progress." + name,

@@ -155,7 +155,7 @@ func TestEveryExportedFieldHasAKey(t *testing.T) {
 	for _, typ := range []reflect.Type{
 		reflect.TypeFor[Config](), reflect.TypeFor[Postgres](), reflect.TypeFor[Kafka](), reflect.TypeFor[Embedded](),
 		reflect.TypeFor[TLS](), reflect.TypeFor[SASL](), reflect.TypeFor[Admin](), reflect.TypeFor[Log](), reflect.TypeFor[Pipeline](),
-		reflect.TypeFor[Debezium](), reflect.TypeFor[Snapshot](), reflect.TypeFor[Messages](), reflect.TypeFor[Slot](),
+		reflect.TypeFor[Debezium](), reflect.TypeFor[Snapshot](), reflect.TypeFor[Messages](), reflect.TypeFor[Slot](), reflect.TypeFor[Verify](),
 		reflect.TypeFor[EventType](), reflect.TypeFor[Fold](), reflect.TypeFor[Snapshots](), reflect.TypeFor[View](), reflect.TypeFor[Reaction](),
 	} {
 		for i := range typ.NumField() {
