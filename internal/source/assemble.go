@@ -298,7 +298,7 @@ func (a *assembler) logical() (*cdc.Event, error) {
 			return nil, nil
 		}
 	}
-	if _, ok := a.prefixes[string(m.Prefix)]; !ok && !a.anyPrefix {
+	if _, ok := a.prefixes[string(m.Prefix)]; !ok && (!a.anyPrefix || string(m.Prefix) == pulsePrefix) {
 		if m.Transactional {
 			a.messages++ // numbers do not depend on the configured prefixes
 		}

@@ -270,7 +270,7 @@ func (r *rereader) prepareLocked(ctx context.Context, rel *cdc.Relation, cols []
 	if err != nil {
 		return rereadStatement{}, err
 	}
-	columns, err := r.columns(ctx, rel.ID)
+	columns, err := equalities(ctx, r.conn, rel.ID)
 	if err != nil {
 		return rereadStatement{}, err
 	}
@@ -309,21 +309,39 @@ func (r *rereader) prepareLocked(ctx context.Context, rel *cdc.Relation, cols []
 	return statement, err
 }
 
+// Strategies of a btree operator class.
+const (
+	btreeLess  = 1
+	btreeEqual = 3
+	btreeMore  = 5
+)
+
+// operatorName is the SQL of an operator, qualified, where operatorJoins are.
+const operatorName = `format('OPERATOR(%I.%s)', n.nspname, o.oprname)`
+
+// operatorJoins go from a pg_opclass c that is of btree to the operator of a
+// strategy.
+func operatorJoins(strategy int) string {
+	return fmt.Sprintf(`JOIN pg_amop p ON p.amopfamily = c.opcfamily AND p.amoplefttype = c.opcintype AND p.amoprighttype = c.opcintype
+			AND p.amopstrategy = %d AND p.amoppurpose = 's'
+		JOIN pg_am m ON m.oid = c.opcmethod AND m.amname = 'btree'
+		JOIN pg_operator o ON o.oid = p.amopopr JOIN pg_namespace n ON n.oid = o.oprnamespace`, strategy)
+}
+
 type rereadColumn struct {
 	typeOID uint32
+	typeSQL string // its name without modifier
 	equals  string // operator, qualified
 }
 
-func (r *rereader) columns(ctx context.Context, oid uint32) (map[string]rereadColumn, error) {
-	rows, err := r.conn.Query(ctx, `
-		SELECT a.attname, a.atttypid, coalesce((
-			SELECT format('OPERATOR(%I.%s)', n.nspname, o.oprname)
+// equalities reads a table's columns with the equality operators that indexes of
+// them have.
+func equalities(ctx context.Context, conn *pgx.Conn, oid uint32) (map[string]rereadColumn, error) {
+	rows, err := conn.Query(ctx, `
+		SELECT a.attname, a.atttypid, format_type(a.atttypid, -1), coalesce((
+			SELECT `+operatorName+`
 			FROM pg_index i CROSS JOIN unnest(i.indkey::int2[], i.indclass::oid[]) k(num, class)
-				JOIN pg_opclass c ON c.oid = k.class
-				JOIN pg_amop p ON p.amopfamily = c.opcfamily AND p.amoplefttype = c.opcintype AND p.amoprighttype = c.opcintype
-					AND p.amopstrategy = 3 AND p.amoppurpose = 's'
-				JOIN pg_am m ON m.oid = c.opcmethod AND m.amname = 'btree'
-				JOIN pg_operator o ON o.oid = p.amopopr JOIN pg_namespace n ON n.oid = o.oprnamespace
+				JOIN pg_opclass c ON c.oid = k.class `+operatorJoins(btreeEqual)+`
 			WHERE i.indrelid = a.attrelid AND k.num = a.attnum
 			ORDER BY i.indisprimary DESC, i.indisunique DESC LIMIT 1), '=')
 		FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped`, oid)
@@ -333,7 +351,7 @@ func (r *rereader) columns(ctx context.Context, oid uint32) (map[string]rereadCo
 	columns := map[string]rereadColumn{}
 	var name string
 	var col rereadColumn
-	_, err = pgx.ForEachRow(rows, []any{&name, &col.typeOID, &col.equals}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&name, &col.typeOID, &col.typeSQL, &col.equals}, func() error {
 		columns[name] = col
 		return nil
 	})

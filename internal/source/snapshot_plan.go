@@ -65,14 +65,20 @@ func (t *snapshotTable) copySQL(p snapshotPart, from, to int64) string {
 			where = append(where, fmt.Sprintf("ctid < '(%d,0)'", to))
 		}
 	}
+	return "COPY (" + t.selectSQL(p.from, where...) + ") TO STDOUT"
+}
+
+// selectSQL reads of a FROM item what the stream carries of it: the published
+// columns of the rows that the publication's filter and the conditions let through.
+func (t *snapshotTable) selectSQL(from string, where ...string) string {
 	if t.filter != "" {
 		where = append(where, "("+t.filter+")")
 	}
-	sql := "COPY (SELECT " + t.columnList() + " FROM " + p.from
+	sql := "SELECT " + t.columnList() + " FROM " + from
 	if len(where) > 0 {
 		sql += " WHERE " + strings.Join(where, " AND ")
 	}
-	return sql + ") TO STDOUT"
+	return sql
 }
 
 func (p snapshotPart) pieces() int {

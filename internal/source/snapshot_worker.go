@@ -136,11 +136,16 @@ func (w *worker) connect() error {
 	if err := pin(w.ctx, conn); err != nil {
 		return fmt.Errorf("pin session settings: %w", err)
 	}
-	err = conn.Exec(w.ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT "+quoteLiteral(w.sn.export.snapshot)).Close()
+	err = conn.Exec(w.ctx, importSnapshot(w.sn.export.snapshot)).Close()
 	if err != nil {
 		return fmt.Errorf("import snapshot %s: %w", w.sn.export.snapshot, err)
 	}
 	return nil
+}
+
+// importSnapshot begins a transaction that sees what an exported snapshot sees.
+func importSnapshot(name string) string {
+	return "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT " + quoteLiteral(name)
 }
 
 // Write takes what COPY sends: whole rows.

@@ -35,7 +35,7 @@ func (w *waiting) get() string {
 	return w.text
 }
 
-// Waiting says what the creation of a slot or the locks of a snapshot wait for:
+// Waiting says what the creation of a slot, the locks of a snapshot or Settle wait for:
 // the blocking backend, its database and the age of its transaction. It is ""
 // while nothing waits. It does not block.
 func (s *Source) Waiting() string { return s.waiting.get() }
@@ -88,16 +88,23 @@ func (s *Source) watch(ctx context.Context, pid uint32, what string) (stop func(
 	}
 }
 
+// sayBackend describes a row a of pg_stat_activity, sayPrepared a row p of
+// pg_prepared_xacts.
+const (
+	sayBackend = `format('backend %s (database %s, user %s, %s)', a.pid, coalesce(a.datname, '-'), coalesce(a.usename, '-'),
+			coalesce('transaction open since ' || to_char(a.xact_start, 'YYYY-MM-DD HH24:MI:SS') || ' UTC', 'age not visible to this role'))`
+	sayPrepared = `format('prepared transaction %L (database %s, owner %s, prepared %s UTC); COMMIT PREPARED or ROLLBACK PREPARED it',
+			p.gid, p.database, p.owner, to_char(p.prepared, 'YYYY-MM-DD HH24:MI:SS'))`
+)
+
 // blockers describes who holds up a backend; "" for nobody. A prepared
 // transaction has no backend and is found through the lock it holds.
 func blockers(ctx context.Context, c *pgx.Conn, pid uint32) (string, error) {
 	rows, err := c.Query(ctx, `
-		SELECT format('backend %s (database %s, user %s, %s)', a.pid, coalesce(a.datname, '-'), coalesce(a.usename, '-'),
-			coalesce('transaction open since ' || to_char(a.xact_start, 'YYYY-MM-DD HH24:MI:SS') || ' UTC', 'age not visible to this role'))
+		SELECT `+sayBackend+`
 		FROM pg_stat_activity a WHERE a.pid = ANY(pg_blocking_pids($1::int))
 		UNION ALL
-		SELECT DISTINCT format('prepared transaction %L (database %s, owner %s, prepared %s UTC); COMMIT PREPARED or ROLLBACK PREPARED it',
-			p.gid, p.database, p.owner, to_char(p.prepared, 'YYYY-MM-DD HH24:MI:SS'))
+		SELECT DISTINCT `+sayPrepared+`
 		FROM pg_locks w JOIN pg_locks h ON h.pid IS NULL AND h.granted AND h.locktype = w.locktype
 				AND h.database IS NOT DISTINCT FROM w.database AND h.relation IS NOT DISTINCT FROM w.relation
 				AND h.transactionid IS NOT DISTINCT FROM w.transactionid
