@@ -36,6 +36,7 @@ var settings = map[string]string{
 // PG is a PostgreSQL server for tests.
 type PG struct {
 	*pgserver.Server
+	extra map[string]string // settings beyond the kit's
 }
 
 var shared struct {
@@ -85,5 +86,5 @@ func startPostgres(extra map[string]string) (*PG, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &PG{Server: s}, nil
+	return &PG{Server: s, extra: extra}, nil
 }

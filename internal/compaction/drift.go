@@ -24,6 +24,15 @@ func (f Fault) String() string {
 	return fmt.Sprintf("topic %q: %s is %s, want %s so that %s", f.Topic, f.Setting, f.Got, f.Want, f.Why)
 }
 
+// Missing: the topic is not there. A state topic's records come back by a copy of
+// its table, as they do for one that is Remade.
+func (f Fault) Missing() bool { return f.Setting == faultTopic && f.Got == gotMissing }
+
+// Remade: the topic was deleted and made again, and has none of its records.
+func (f Fault) Remade() bool { return f.Setting == faultTopic && f.Got != gotMissing }
+
+const gotMissing = "missing"
+
 // The settings of Fault that are not topic configuration.
 const (
 	faultTopic      = "topic"
@@ -67,7 +76,7 @@ func Drift(spec cdc.TopicSpec, state cdc.TopicState) []Fault {
 }
 
 func missing(spec cdc.TopicSpec) Fault {
-	return Fault{Topic: spec.Name, Setting: faultTopic, Want: "present", Got: "missing", Verdict: Dangerous,
+	return Fault{Topic: spec.Name, Setting: faultTopic, Want: "present", Got: gotMissing, Verdict: Dangerous,
 		Why: "the records that the progress record counts as written are there", Mend: mendMissing(spec)}
 }
 
@@ -117,6 +126,9 @@ func mendPartitions(spec cdc.TopicSpec, state cdc.TopicState) string {
 }
 
 func mendMissing(spec cdc.TopicSpec) string {
+	if spec.Policy == cdc.PolicyProgress {
+		return refill(spec)
+	}
 	return "cdc topics --apply creates the topic; then write it again: " + refill(spec)
 }
 
@@ -125,8 +137,6 @@ func refill(spec cdc.TopicSpec) string {
 	switch spec.Policy {
 	case cdc.PolicyHistory:
 		return "publish the events again from es.log (it holds all of them)"
-	case cdc.PolicyProgress:
-		return "a pipeline without progress takes a new snapshot when it starts"
 	}
 	return "cdc drop PIPELINE, then cdc run, copies the tables again; what was deleted meanwhile is tombstoned"
 }

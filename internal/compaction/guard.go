@@ -54,6 +54,16 @@ func (g *Guard) Watch(specs ...cdc.TopicSpec) {
 	}
 }
 
+// Know tells the ids, by topic, of topics that were seen before the first look, so
+// that one made again in between is noticed. Call it before Run.
+func (g *Guard) Know(ids map[string]string) {
+	for topic, id := range ids {
+		if id != "" {
+			g.ids[topic] = id
+		}
+	}
+}
+
 // Run looks at once and then at every interval, until ctx ends (nil) or a topic
 // could lose records (a terminal error that says which, and the command that
 // mends it). A look that fails is logged and tried again: not to know is not a

@@ -60,6 +60,19 @@ func (r *Refusal) Error() string {
 	return strings.Join(lines, "\n")
 }
 
+// Gone names the topics that are missing or were made again, where nothing else is
+// wrong with any; nil otherwise.
+func (r *Refusal) Gone() []string {
+	var topics []string
+	for _, f := range r.Faults {
+		if !f.Missing() && !f.Remade() {
+			return nil
+		}
+		topics = append(topics, f.Topic)
+	}
+	return topics
+}
+
 // Reason is the machine word of the terminal errors of this package.
 const Reason = "topic-policy"
 

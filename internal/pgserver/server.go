@@ -338,12 +338,16 @@ func (s *Server) launch(ctx context.Context) error {
 }
 
 // ready reads postmaster.pid as pg_ctl does (utils/pidfile.h): line 1 is the
-// postmaster, line 8 its state.
+// postmaster, line 8 its state; a hot standby is ready as "standby".
 func (s *Server) ready(pid int) bool {
 	text, err := os.ReadFile(filepath.Join(s.dir, "postmaster.pid"))
 	if err != nil {
 		return false
 	}
 	lines := strings.Split(string(text), "\n")
-	return len(lines) >= 8 && lines[0] == strconv.Itoa(pid) && strings.TrimSpace(lines[7]) == "ready"
+	if len(lines) < 8 || lines[0] != strconv.Itoa(pid) {
+		return false
+	}
+	state := strings.TrimSpace(lines[7])
+	return state == "ready" || state == "standby"
 }

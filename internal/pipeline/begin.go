@@ -100,6 +100,7 @@ func (l *life) decide(ctx context.Context) (action, []*capture, error) {
 		name: l.cfg.Name, mode: l.cfg.Snapshot, onGap: l.cfg.OnGap,
 		slotName: l.cfg.Source.Slot, progress: l.memory.progress,
 		rebuild: l.cfg.Rebuild != nil && l.cfg.Rebuild(),
+		broken:  l.p.broken,
 	}
 	var err error
 	if f.system, err = l.src.System(ctx); err != nil {
@@ -112,7 +113,17 @@ func (l *life) decide(ctx context.Context) (action, []*capture, error) {
 		f.slot = &slot
 	}
 	if p := f.progress; p != nil && p.Phase == PhaseStream && p.System == f.system.ID && p.Timeline < f.system.Timeline {
-		if f.switched, err = l.src.TimelineSwitch(ctx, p.Timeline); err != nil {
+		if f.switched, err = l.src.TimelineSwitch(ctx, p.Timeline); cdc.IsTerminal(err) {
+			f.strayed = err
+		} else if err != nil {
+			return 0, nil, err
+		}
+	}
+	if p := f.progress; p != nil && p.Phase == PhaseStream {
+		// A publication that is gone, or lets operations out, has lost changes.
+		if _, _, err = l.src.PublicationState(ctx); cdc.IsTerminal(err) {
+			f.publication = err
+		} else if err != nil {
 			return 0, nil, err
 		}
 	}
@@ -121,7 +132,7 @@ func (l *life) decide(ctx context.Context) (action, []*capture, error) {
 		return 0, nil, err
 	}
 	if s.gap != nil {
-		l.log.Error("gap: the tables are copied again (on_gap: resnapshot)", "error", s.gap)
+		l.log.Error("gap: the tables are copied again (on_gap: resnapshot)", "reason", s.gap.reason, "from", s.gap.from, "to", s.gap.to, "error", s.gap)
 	}
 	if s.dropSlot {
 		if err := l.src.DropSlot(ctx); err != nil {
@@ -132,14 +143,14 @@ func (l *life) decide(ctx context.Context) (action, []*capture, error) {
 		return s.action, nil, nil
 	}
 	if s.action == actStream {
-		// A publication that is gone, or lets operations out, has lost changes.
-		if _, _, err := l.src.PublicationState(ctx); err != nil {
+		if err := l.checkTopicIDs(); err != nil {
 			return 0, nil, err
 		}
 	}
 	if err := l.publish(ctx); err != nil {
 		return 0, nil, err
 	}
+	l.p.broken = nil
 	if s.action == actStream {
 		publication := l.progress.Publication
 		l.progress = *l.memory.progress

@@ -2,7 +2,9 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -144,10 +146,11 @@ func (l *life) vanished(ctx context.Context, steps []compaction.Step) ([]compact
 	if len(l.gone) == 0 {
 		return steps, nil
 	}
-	if l.cfg.OnGap != "resnapshot" {
+	if l.cfg.OnGap != "resnapshot" || l.cfg.Snapshot == SnapshotNever {
 		err := compaction.Vanished(steps, func(topic string) bool { return l.gone[topic] })
-		return nil, cdc.Terminal("topic-missing", "Set on_gap: resnapshot for the pipeline: it makes the topic anew and copies its table.", "gap: %w", err)
+		return nil, (&gap{reason: "topic-missing", cure: cureTopics, err: err}).terminal(l.cfg.Name, l.cfg.Snapshot)
 	}
+	l.log.Error("gap: topics are gone: they are made anew and their tables copied again (on_gap: resnapshot)", "topics", slices.Sorted(maps.Keys(l.gone)))
 	return slices.DeleteFunc(steps, func(s compaction.Step) bool { return l.gone[s.Topic.Name] }), nil
 }
 
@@ -167,8 +170,42 @@ func (l *life) forget(ctx context.Context) error {
 	return fmt.Errorf("gap: %d topics are gone: made anew, and their tables copied again (on_gap: resnapshot)", len(l.gone))
 }
 
+// checkTopicIDs finds state topics that were filled and then deleted and made again:
+// they have their names, and none of the records. With on_gap: resnapshot their
+// tables are taken for never copied. Where ids were not kept yet, they are now.
+func (l *life) checkTopicIDs() error {
+	g := &gap{reason: reasonTopicRemade, cure: cureTopics}
+	var lost []error
+	for _, c := range l.order {
+		name := c.table.FullName()
+		rec, ok := l.memory.tables[name]
+		id := l.topicIDs[c.topic]
+		switch {
+		case !ok || rec.Topic != c.topic || id == "" || rec.TopicID == id:
+		case rec.TopicID == "":
+			rec.TopicID = id
+			l.memory.tables[name] = rec
+			if err := l.append(tablePrefix+name, rec); err != nil {
+				return err
+			}
+		default:
+			lost = append(lost, fmt.Errorf("topic %q of table %s was deleted and made again (its id is %s, that of the topic that was filled %s): what it held is gone", c.topic, name, id, rec.TopicID))
+			delete(l.memory.tables, name)
+		}
+	}
+	if len(lost) == 0 {
+		return nil
+	}
+	g.err = errors.Join(lost...)
+	if !g.healed(l.cfg.OnGap, l.cfg.Snapshot) {
+		return g.terminal(l.cfg.Name, l.cfg.Snapshot)
+	}
+	l.log.Error("gap: topics were made again: their tables are copied again (on_gap: resnapshot)", "reason", g.reason, "error", g)
+	return nil
+}
+
 // limit learns the largest record that every topic takes, so that one that is too
-// large is met by the policy for it and not by the broker.
+// large is met by the policy for it and not by the broker; and the topics' ids.
 func (l *life) limit(ctx context.Context) error {
 	var names []string
 	for _, s := range l.specs() {
@@ -178,7 +215,9 @@ func (l *life) limit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	l.topicIDs = make(map[string]string, len(topics))
 	for _, t := range topics {
+		l.topicIDs[t.Name] = t.ID
 		n, err := strconv.Atoi(t.Config["max.message.bytes"])
 		if err == nil && n > 0 && (l.maxRecord == 0 || n < l.maxRecord) {
 			l.maxRecord = n

@@ -86,6 +86,7 @@ type view struct {
 	behind   time.Time // commit time of the oldest transaction not acknowledged, zero when caught up
 	slot     *cdc.Slot
 	restart  cdc.LSN   // restart_lsn of the look before that of slot: it is on Postgres' disk
+	whole    cdc.LSN   // received when the publication was last found whole
 	moved    time.Time // when acknowledgements last moved or nothing was waiting
 }
 

@@ -18,7 +18,9 @@ import (
 func (l *life) monitor(ctx context.Context, end context.CancelCauseFunc) {
 	var guard sync.WaitGroup
 	guard.Go(func() {
-		if err := compaction.NewGuard(l.client, l.cfg.GuardEvery, l.log, l.specs()...).Run(ctx); err != nil {
+		guard := compaction.NewGuard(l.client, l.cfg.GuardEvery, l.log, l.specs()...)
+		guard.Know(l.topicIDs)
+		if err := guard.Run(ctx); err != nil {
 			end(fmt.Errorf("%w: %w", errMonitor, err))
 		}
 	})
@@ -58,12 +60,18 @@ func (l *life) look(ctx context.Context) error {
 		}
 		l.view.slot = &slot
 	}
-	streaming := l.view.stream != nil
+	streaming, received := l.view.stream != nil, l.view.received
 	l.view.mu.Unlock()
 	if !streaming {
 		return nil
 	}
-	return l.lookAtPublication(ctx)
+	if err := l.lookAtPublication(ctx); err != nil {
+		return err
+	}
+	l.view.mu.Lock()
+	l.view.whole = received
+	l.view.mu.Unlock()
+	return nil
 }
 
 // lookAtPublication notices tables that left the publication, for good or to come

@@ -22,6 +22,8 @@ type Pipeline struct {
 	// one. The next takes over with them, so that a newer owner shows itself as a
 	// fence instead of being fenced by us. Nil until Kafka was first reached.
 	client *sink.Client
+	// broken is the gap that ended the life before, where the next one mends it.
+	broken *gap
 
 	mu     sync.Mutex
 	status cdc.Status
@@ -57,7 +59,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		case done:
 			p.enter(cdc.StateDone, nil)
 			return nil
-		case cdc.IsTerminal(err):
+		case cdc.IsTerminal(err) && !p.heals(err):
 			p.enter(cdc.StateFailed, err)
 			return err
 		}
@@ -77,6 +79,18 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// heals: the error is a gap that the next life mends by a copy.
+func (p *Pipeline) heals(err error) bool {
+	var g *gap
+	if !errors.As(err, &g) || !g.healed(p.cfg.OnGap, p.cfg.Snapshot) {
+		return false
+	}
+	if g.cure == cureAll {
+		p.broken = g
+	}
+	return true
 }
 
 func (p *Pipeline) hangUp() {
@@ -100,7 +114,7 @@ func (p *Pipeline) live(ctx context.Context) (done, advanced bool, err error) {
 		p.mu.Unlock()
 	}()
 	done, err = l.run(ctx)
-	return done, l.advanced, err
+	return done, l.advanced, l.asGap(err)
 }
 
 // enter changes the state that Status shows.

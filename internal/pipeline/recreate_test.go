@@ -45,7 +45,7 @@ func TestG4TopicMadeAgainWhileRunning(t *testing.T) {
 		}
 		return s.State == cdc.StateFailed
 	})
-	te := run.fails("topic-policy")
+	te := run.fails("topic-recreated")
 	if !strings.Contains(te.Error(), r.topic("t")) {
 		t.Errorf("error %q does not name the topic", te)
 	}

@@ -24,6 +24,12 @@ type facts struct {
 	// switched is the end of the progress record's timeline, 0 where the server
 	// is still on it.
 	switched cdc.LSN
+	// strayed: the progress record's timeline is none of the server's ancestors.
+	strayed error
+	// publication: what is wrong with the publication, nil for nothing.
+	publication error
+	// broken is the gap with which the life before ended, to be mended by a copy.
+	broken *gap
 }
 
 // action is what a life does first.
@@ -42,8 +48,8 @@ var errRebuild = errors.New("the embedded broker lost records when a compaction 
 // start is a decision.
 type start struct {
 	action   action
-	dropSlot bool  // the slot is ours and worthless: drop it first
-	gap      error // why the tables are copied again, for the log
+	dropSlot bool // the slot is ours and worthless: drop it first
+	gap      *gap // why the tables are copied again, for the log
 }
 
 // decide is pure: it never starts where a change could have been missed. A gap
@@ -53,14 +59,14 @@ func decide(f facts) (start, error) {
 	p := f.progress
 	if f.rebuild {
 		s := first(f)
-		s.dropSlot, s.gap = f.slot != nil, errRebuild
+		s.dropSlot, s.gap = f.slot != nil, &gap{reason: "broker-damaged", cure: cureAll, err: errRebuild}
 		return s, nil
 	}
 	if p == nil {
 		if f.slot != nil {
 			return start{}, cdc.Terminal("slot-without-progress",
 				fmt.Sprintf("If nothing else uses the slot, drop it and let the tables be copied again: cdc drop %s, then cdc run.", f.name),
-				"replication slot %q exists, but the pipeline has no progress record: which changes were consumed from it is not known", f.slotName)
+				"replication slot %q exists, but the pipeline has no progress record: which changes were consumed from it is not known; it still holds those from %s on", f.slotName, f.slot.Confirmed)
 		}
 		return first(f), nil
 	}
@@ -88,12 +94,12 @@ func decide(f facts) (start, error) {
 	if err := slotUsable(f); err != nil {
 		return start{}, err
 	}
-	if gap := findGap(f); gap != nil {
-		if f.onGap != "resnapshot" {
-			return start{}, gap
+	if g := findGap(f); g != nil {
+		if !g.healed(f.onGap, f.mode) {
+			return start{}, g.terminal(f.name, f.mode)
 		}
 		s := first(f)
-		s.dropSlot, s.gap = f.slot != nil, gap
+		s.dropSlot, s.gap = f.slot != nil, g
 		return s, nil
 	}
 	return start{action: actStream}, nil
@@ -126,31 +132,41 @@ func slotUsable(f facts) error {
 
 // findGap names the first reason why the server cannot send everything behind
 // the progress record.
-func findGap(f facts) error {
+func findGap(f facts) *gap {
 	p, s := f.progress, f.slot
-	mend := fmt.Sprintf("Copy the tables again; what was deleted meanwhile is tombstoned: set on_gap: resnapshot for pipeline %q, or cdc drop %s, then cdc run.", f.name, f.name)
-	gap := func(reason, format string, args ...any) error {
-		return cdc.Terminal(reason, mend, "gap: "+format, args...)
+	found := func(reason string, from, to cdc.LSN, format string, args ...any) *gap {
+		return &gap{reason: reason, from: from, to: to, cure: cureAll, err: fmt.Errorf(format, args...)}
 	}
 	switch {
 	case p.System != f.system.ID:
-		return gap("system-changed", "the progress record is of server %s, this is server %s: positions mean nothing here; everything since %s may be missing", p.System, f.system.ID, p.End)
+		g := found("system-changed", p.End, 0, "the progress record is of server %s, this is server %s: positions mean nothing here; everything since %s may be missing", p.System, f.system.ID, p.End)
+		g.cure = cureNone // a wrong connection string looks the same
+		g.mend = fmt.Sprintf("If this is the right server, make the topics what its tables are now: cdc drop %s, then cdc run. If it is not, mend source.url.", f.name)
+		return g
 	case f.system.Timeline < p.Timeline:
-		return gap("server-behind", "the server is on timeline %d, the progress record on %d: it was restored from an older state; its changes from %s on are not those of the topics", f.system.Timeline, p.Timeline, p.End)
+		return found("server-behind", p.End, 0, "the server is on timeline %d, the progress record on %d: it was restored from an older state; its changes from %s on are not those of the topics", f.system.Timeline, p.Timeline, p.End)
+	case f.strayed != nil:
+		return found("server-forked", p.End, 0, "%w; its changes up to %s are not those of the topics", f.strayed, p.End)
 	case f.switched != 0 && p.End > f.switched:
-		return gap("server-forked", "the server left timeline %d at %s, the topics hold changes up to %s: the changes from %s to %s were never on this server", p.Timeline, f.switched, p.End, f.switched, p.End)
+		return found("server-forked", f.switched, p.End, "the server left timeline %d at %s, the topics hold changes up to %s: the changes from %s to %s were never on this server", p.Timeline, f.switched, p.End, f.switched, p.End)
 	case f.system.End < p.End:
-		return gap("server-behind", "the server's log ends at %s, the progress record is at %s: it was restored from an older state; the changes from %s to %s are in the topics only", f.system.End, p.End, f.system.End, p.End)
+		return found("server-behind", f.system.End, p.End, "the server's log ends at %s, the progress record is at %s: it was restored from an older state; the changes from %s to %s are in the topics only", f.system.End, p.End, f.system.End, p.End)
 	case s == nil:
-		return gap("slot-missing", "replication slot %q is gone: the changes from %s to %s (the server's end now) cannot be read any more", f.slotName, p.End, f.system.End)
+		return found("slot-missing", p.End, f.system.End, "replication slot %q is gone: the changes from %s to %s (the server's end now) cannot be read any more", f.slotName, p.End, f.system.End)
 	case s.WALStatus == "lost" || s.Invalidation != "":
 		why := s.Invalidation
 		if why == "" {
 			why = "wal_removed"
 		}
-		return gap("slot-lost", "replication slot %q was invalidated (%s): the changes from %s to %s (the server's end now) cannot be read any more", s.Name, why, p.End, f.system.End)
+		return found("slot-lost", p.End, f.system.End, "replication slot %q was invalidated (%s): the changes from %s to %s (the server's end now) cannot be read any more", s.Name, why, p.End, f.system.End)
+	case f.system.Timeline == p.Timeline && s.Restart < p.Restart:
+		return found("server-behind", s.Confirmed, p.End, "replication slot %q has gone back: its restart_lsn is %s and was %s already, which no restart does: the server was put back to an older state and has written since; the changes from %s to %s in the topics are not those of this server", s.Name, s.Restart, p.Restart, s.Confirmed, p.End)
 	case s.Confirmed > p.End:
-		return gap("slot-advanced", "replication slot %q is confirmed up to %s, the progress record is at %s: somebody else consumed it or made it anew; the changes from %s to %s are missing", s.Name, s.Confirmed, p.End, p.End, s.Confirmed)
+		return found("slot-advanced", p.End, s.Confirmed, "replication slot %q is confirmed up to %s, the progress record is at %s: somebody else consumed it, made it anew, or the progress topic lost its end; the changes from %s to %s are missing", s.Name, s.Confirmed, p.End, p.End, s.Confirmed)
+	case f.publication != nil:
+		var te *cdc.TerminalError
+		errors.As(f.publication, &te)
+		return found(te.Reason, p.End, f.system.End, "%w: of the changes from %s to %s (the server's end now) some were not published, or cannot be read", te.Err, p.End, f.system.End)
 	}
-	return nil
+	return f.broken
 }

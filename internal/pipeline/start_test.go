@@ -54,6 +54,23 @@ func TestDecide(t *testing.T) {
 		{name: "slot invalidated", change: func(f *facts) { f.slot.Invalidation = "idle_timeout" }, reason: "slot-lost", says: "idle_timeout"},
 		{name: "Case007StartOlderForward", change: func(f *facts) { f.slot.Confirmed = 101 }, reason: "slot-advanced", says: "0/64 to 0/65"},
 		{name: "gap, copied again", change: func(f *facts) { f.slot.Confirmed, f.onGap = 101, "resnapshot" }, action: actSnapshot, drop: true},
+		{name: "slot restarts where it did", change: func(f *facts) { f.progress.Restart, f.slot.Restart = 80, 80 }, action: actStream},
+		{name: "slot restarts before where it did", change: func(f *facts) { f.progress.Restart, f.slot.Restart, f.slot.Confirmed = 80, 70, 75 }, reason: "server-behind", says: "0/4B to 0/64"},
+		{name: "slot of a promoted standby restarts earlier", change: func(f *facts) {
+			f.progress.Restart, f.slot.Restart, f.system.Timeline, f.switched = 80, 70, 2, 120
+		}, action: actStream},
+		{name: "timeline of another branch", change: func(f *facts) {
+			f.system.Timeline, f.strayed = 3, cdc.Terminal("timeline", "", "timeline 1 is not in the history")
+		}, reason: "server-forked", says: "not in the history"},
+		{name: "publication gone", change: func(f *facts) { f.publication = cdc.Terminal("publication-missing", "", "it does not exist") }, reason: "publication-missing", says: "0/64 to 0/1F4"},
+		{name: "publication gone, copied again", change: func(f *facts) {
+			f.publication, f.onGap = cdc.Terminal("publication-missing", "", "it does not exist"), "resnapshot"
+		}, action: actSnapshot, drop: true},
+		{name: "the life before ended with a gap", change: func(f *facts) {
+			f.broken, f.onGap = &gap{reason: "wal-missing", cure: cureAll, err: errors.New("gone")}, "resnapshot"
+		}, action: actSnapshot, drop: true},
+		{name: "another server is never copied over the topics by itself", change: func(f *facts) { f.system.ID, f.onGap = "8", "resnapshot" }, reason: "system-changed"},
+		{name: "snapshot never copies nothing", change: func(f *facts) { f.slot.Confirmed, f.onGap, f.mode = 101, "resnapshot", SnapshotNever }, reason: "slot-advanced"},
 		{name: "slot gone, copied again", change: func(f *facts) { f.slot, f.onGap = nil, "resnapshot" }, action: actSnapshot},
 		{name: "the broker lost records", change: func(f *facts) { f.rebuild, f.progress = true, nil }, action: actSnapshot, drop: true},
 	} {
