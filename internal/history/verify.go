@@ -18,7 +18,6 @@ import (
 type VerifyOptions struct {
 	Samples  int // differences shown of each topic
 	Patience time.Duration
-	Progress func(position, of int64) // called now and then by the goroutine that verifies; nil: not told
 }
 
 // DefaultPatience is how long Verify waits for a publication that is behind: a
@@ -274,9 +273,6 @@ func (v *verification) merge(ctx context.Context, pass int, parts []*partCheck) 
 			break
 		}
 		read = last
-		if v.o.Progress != nil {
-			v.o.Progress(min(read, v.upto)+int64(pass)*v.upto, v.upto*int64(max(1, v.passes)))
-		}
 	}
 	for _, p := range parts {
 		if err := v.rest(p); err != nil {

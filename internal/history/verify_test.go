@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -107,6 +108,8 @@ func TestVerifyTopicsWhileRunning(t *testing.T) {
 			}
 		}
 	}()
+	quiet := sync.OnceFunc(func() { close(stop); <-stopped })
+	defer quiet()
 	for range 3 {
 		head, _ := r.s.Head(t.Context())
 		v := r.verify("course")
@@ -114,8 +117,7 @@ func TestVerifyTopicsWhileRunning(t *testing.T) {
 			t.Errorf("with the log at %d: %+v", head, v)
 		}
 	}
-	close(stop)
-	<-stopped
+	quiet()
 	run.published()
 	run.stop()
 	head, _ := r.s.Head(t.Context())
