@@ -195,6 +195,16 @@ func (w *Window[R]) Spoil() {
 
 func (w *Window[R]) refuse(why Refusal, xid uint32) {
 	w.refused, w.refusedBy = why, xid
+	w.untrack()
+}
+
+// keepTracked is the size of map worth keeping for the next chunk, a few MiB.
+const keepTracked = 1 << 16
+
+func (w *Window[R]) untrack() {
+	if len(w.tracked) > keepTracked {
+		w.tracked = map[digest]uint32{}
+	}
 	clear(w.tracked)
 }
 
@@ -223,7 +233,7 @@ func (w *Window[R]) Arrive(s Snapshot, high cdc.LSN, rows []Row[R]) bool {
 	}
 	w.snapshot, w.high, w.stage = s, high, arrived
 	w.buffer(rows)
-	clear(w.tracked)
+	w.untrack()
 	return true
 }
 
@@ -277,7 +287,7 @@ func (w *Window[R]) Take() []Row[R] {
 // Drop ends the chunk without its rows. What was noted of transactions stays.
 func (w *Window[R]) Drop() {
 	w.before.move(&w.since)
-	clear(w.tracked)
+	w.untrack()
 	clear(w.index)
 	w.stage, w.truncated = closed, false
 	w.snapshot, w.high, w.rows, w.gone = Snapshot{}, 0, nil, w.gone[:0]
