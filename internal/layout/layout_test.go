@@ -31,7 +31,7 @@ var rules = []rule{
 	{
 		sentence: "Postgres is reached through internal/source, and as a store of events through eventstore, sqlcheck, view and reaction",
 		except: []string{"cdc/internal/source", "cdc/internal/eventstore", "cdc/internal/sqlcheck", "cdc/internal/view", "cdc/internal/reaction",
-			"cdc/internal/cdctest", "cdc/internal/pgserver", "cdc/internal/demo", "cdc/bench"},
+			"cdc/internal/cdctest", "cdc/internal/crash", "cdc/internal/pgserver", "cdc/internal/demo", "cdc/bench"},
 		not: []string{"github.com/jackc/"},
 	},
 	{
@@ -55,6 +55,11 @@ var rules = []rule{
 		not:      []string{"github.com/twmb/"},
 	},
 	{
+		sentence: "the crash suite judges cdc from outside: it shares no code with what it judges",
+		from:     []string{"cdc/internal/crash"},
+		not:      []string{"cdc/"}, but: []string{"cdc/internal/cdctest", "cdc/internal/child"},
+	},
+	{
 		sentence: "only cmd/cdc turns configuration into components",
 		except:   []string{"cdc/cmd/cdc", "cdc/internal/demo"},
 		not:      []string{"cdc/internal/config"},
@@ -65,8 +70,8 @@ var rules = []rule{
 		not:      []string{"cdc/internal/source", "cdc/internal/format", "cdc/internal/sink", "cdc/internal/compaction", "cdc/internal/broker", "cdc/internal/pipeline", "cdc/internal/admin", "cdc/internal/demo"},
 	},
 	{
-		sentence: "the test kit is imported by tests alone",
-		except:   []string{"cdc/internal/cdctest", "cdc/bench"},
+		sentence: "the test kit is imported by tests and benchmarks alone; the crash suite is one",
+		except:   []string{"cdc/internal/cdctest", "cdc/internal/crash", "cdc/bench"},
 		not:      []string{"cdc/internal/cdctest"},
 	},
 }

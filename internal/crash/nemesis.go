@@ -1,0 +1,387 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"cdc/internal/cdctest"
+)
+
+// nemesis does the faults of a plan, one after the other. Each heals what it
+// did, so that in between one instance of cdc is on its way.
+type nemesis struct {
+	lane     *lane
+	crew     *crew
+	broker   *broker // nil: the one inside cdc
+	pipeline string
+	db       *database // not through the proxy
+	steps    func() int64
+	notes    []string // what came of the faults, for the report
+	copies   int      // snapshots that were asked for and granted
+}
+
+const (
+	// pointLimit is how long a fail point is waited for. One that is not reached
+	// may still be, later.
+	pointLimit = 2 * time.Second
+	// settleLimit is how long a stream is waited for between faults: no verdict.
+	settleLimit = 5 * time.Second
+)
+
+// run does the faults. done is closed when the workload has ended: then nothing
+// is waited for any more. An error is one of this program's own means.
+func (n *nemesis) run(ctx context.Context, p plan, done <-chan struct{}) error {
+	for _, f := range p.faults {
+		for over := false; n.steps() < int64(f.at) && !over; {
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-done:
+				over = true
+			case <-time.After(3 * time.Millisecond):
+			}
+		}
+		if err := sleep(ctx, f.delay); err != nil {
+			return err
+		}
+		began := time.Now()
+		if err := n.do(ctx, f); err != nil {
+			return fmt.Errorf("fault %s: %w", f, err)
+		}
+		if f.settle {
+			n.awaitStream(ctx)
+		}
+		n.note("fault %d %s took %v", f.number, f.kind, time.Since(began).Round(time.Millisecond))
+	}
+	return nil
+}
+
+func (n *nemesis) note(format string, args ...any) {
+	n.notes = append(n.notes, fmt.Sprintf(format, args...))
+}
+
+func (n *nemesis) do(ctx context.Context, f fault) error {
+	switch f.kind {
+	case faultKill, faultTerm, faultPause, faultPoint, faultZombie, faultHandover, faultBoth:
+		return n.process(ctx, f)
+	case faultPGKill:
+		n.lane.pg.Kill()
+		return n.restart(ctx, f)
+	case faultPGStop, faultPGFast:
+		mode := map[string]string{faultPGStop: "immediate", faultPGFast: "fast"}[f.kind]
+		limited, cancel := context.WithTimeout(ctx, termLimit)
+		defer cancel()
+		if err := n.lane.pg.Stop(limited, mode); err != nil {
+			return err
+		}
+		return n.restart(ctx, f)
+	case faultSender:
+		_, err := n.db.query(ctx, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active AND database = current_database()")
+		return err
+	case faultSender9:
+		return n.killSender(ctx)
+	case faultSnapshot:
+		return n.snapshot(ctx)
+	case faultBroker:
+		n.broker.Kill()
+		if err := sleep(ctx, f.hold); err != nil {
+			return err
+		}
+		return n.broker.Start(ctx)
+	}
+	return n.network(ctx, f)
+}
+
+// process is what happens to cdc itself.
+func (n *nemesis) process(ctx context.Context, f fault) error {
+	switch f.kind {
+	case faultKill:
+		n.killMain()
+	case faultTerm:
+		if err := n.crew.current().terminate(); err != nil {
+			return err
+		}
+	case faultBoth:
+		n.broker.Kill()
+		n.killMain()
+		if err := n.broker.Start(ctx); err != nil {
+			return err
+		}
+	case faultPause:
+		i := n.crew.current()
+		if err := i.pause(); err != nil {
+			return err
+		}
+		if err := sleep(ctx, f.hold); err != nil {
+			return err
+		}
+		return i.resume()
+	case faultPoint:
+		return n.point(ctx, f)
+	case faultZombie:
+		return n.zombie(ctx, f, n.crew.current())
+	case faultHandover:
+		second, err := n.crew.spawn("")
+		if err != nil {
+			return err
+		}
+		n.crew.current().rival()
+		second.rival()
+		if err := sleep(ctx, f.hold); err != nil {
+			return err
+		}
+		n.killMain()
+		n.crew.become(second)
+		return nil
+	}
+	if err := sleep(ctx, f.hold); err != nil {
+		return err
+	}
+	_, err := n.crew.start("")
+	return err
+}
+
+// killMain kills the main instance, and the one that has taken its place if its
+// fail point was reached in that moment.
+func (n *nemesis) killMain() {
+	for {
+		i := n.crew.current()
+		i.kill()
+		if n.crew.current() == i {
+			return
+		}
+	}
+}
+
+// point starts cdc with a fail point and waits until it is hit.
+func (n *nemesis) point(ctx context.Context, f fault) error {
+	n.killMain()
+	action := "kill"
+	if f.stop {
+		action = "stop"
+	}
+	i, err := n.crew.start(fmt.Sprintf("%s:%d:%s", f.point, f.count, action))
+	if err != nil {
+		return err
+	}
+	if f.point == "stop-confirm" {
+		n.awaitStream(ctx)
+		if err := i.proc.Signal(syscall.SIGTERM); err != nil {
+			return err
+		}
+	}
+	limit := time.After(pointLimit)
+	for {
+		select {
+		case <-i.ended:
+			n.note("fault %d: hit at %s", f.number, i.point)
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-limit:
+			n.note("fault %d: %s not reached yet", f.number, i.point)
+			if f.stop { // it would stand still unseen
+				n.killMain()
+				_, err := n.crew.start("")
+				return err
+			}
+			return nil
+		case <-time.After(3 * time.Millisecond):
+		}
+		if f.stop && i.frozen() {
+			n.note("fault %d: stopped at %s", f.number, i.point)
+			if n.broker != nil {
+				return n.zombie(ctx, f, i)
+			}
+			if err := sleep(ctx, f.hold); err != nil {
+				return err
+			}
+			return i.resume()
+		}
+	}
+}
+
+// zombie stops an instance, has another take over, and wakes it up: whatever it
+// has in hand then, no reader may see it.
+func (n *nemesis) zombie(ctx context.Context, f fault, old *instance) error {
+	if err := old.pause(); err != nil {
+		return err
+	}
+	old.rival()
+	second, err := n.crew.spawn("")
+	if err != nil {
+		return err
+	}
+	second.rival()
+	terminate := "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active AND database = current_database()"
+	if _, err := n.db.query(ctx, terminate); err != nil {
+		return err
+	}
+	if f.settle {
+		n.awaitStream(ctx)
+	} else if err := sleep(ctx, f.hold); err != nil {
+		return err
+	}
+	if err := old.resume(); err != nil {
+		return err
+	}
+	if err := sleep(ctx, f.hold); err != nil {
+		return err
+	}
+	return n.oneOf(f, old, second)
+}
+
+// oneOf leaves one of two instances. Where that has found itself fenced already
+// it is the other one, or a new one.
+func (n *nemesis) oneOf(f fault, old, second *instance) error {
+	stay, leave := old, second
+	if f.first || old.gone() {
+		stay, leave = second, old
+	}
+	n.crew.become(stay)
+	leave.kill()
+	if !stay.gone() {
+		return nil
+	}
+	<-stay.ended // the watch has replaced it if it ended as the main one
+	if n.crew.current() == stay {
+		_, err := n.crew.start("")
+		return err
+	}
+	return nil
+}
+
+func (n *nemesis) restart(ctx context.Context, f fault) error {
+	if err := sleep(ctx, f.hold); err != nil {
+		return err
+	}
+	return n.lane.pg.Restart(ctx)
+}
+
+// killSender kills the walsender itself: Postgres then ends every other backend,
+// and recovers.
+func (n *nemesis) killSender(ctx context.Context) error {
+	rows, err := n.db.query(ctx, "SELECT active_pid FROM pg_replication_slots WHERE active AND database = current_database()")
+	if err != nil || len(rows) == 0 {
+		return err
+	}
+	pid, err := strconv.Atoi(rows[0][0])
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		return nil // it has ended by itself
+	}
+	return n.awaitPostgres(ctx)
+}
+
+// awaitPostgres waits until queries are answered again.
+func (n *nemesis) awaitPostgres(ctx context.Context) error {
+	for {
+		_, err := n.db.query(ctx, "SELECT 1")
+		if err == nil {
+			return nil
+		}
+		if sleep(ctx, again) != nil {
+			return err
+		}
+	}
+}
+
+// awaitStream waits a while until the slot is read.
+func (n *nemesis) awaitStream(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	for {
+		rows, err := n.db.query(ctx, "SELECT 1 FROM pg_replication_slots WHERE active AND NOT temporary AND database = current_database()")
+		if err == nil && len(rows) > 0 {
+			return true
+		}
+		if sleep(ctx, again) != nil {
+			return false
+		}
+	}
+}
+
+// snapshot asks cdc to copy tables while it streams. A build without that
+// answers 404; one that is not ready for it refuses.
+func (n *nemesis) snapshot(ctx context.Context) error {
+	names := make([]string, len(tables))
+	for i, t := range tables {
+		names[i] = "public." + t.name
+	}
+	body, err := json.Marshal(map[string]any{"action": "start", "tables": names})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	url := "http://" + n.crew.current().admin + "/v1/pipelines/" + n.pipeline + "/snapshot"
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := client.Do(req)
+	if err != nil {
+		n.note("snapshot: no answer")
+		return nil
+	}
+	_ = res.Body.Close()
+	if res.StatusCode/100 == 2 {
+		n.copies++
+	}
+	n.note("snapshot: %s", res.Status)
+	return nil
+}
+
+// network is what happens to connections, through the proxies.
+func (n *nemesis) network(ctx context.Context, f fault) error {
+	var proxies []*cdctest.Proxy
+	side, what, _ := strings.Cut(f.kind, "-")
+	if side == "pg" || side == "both" {
+		proxies = append(proxies, n.lane.pgProxy)
+	}
+	if side == "kafka" || side == "both" {
+		proxies = append(proxies, n.broker.proxy)
+	}
+	for _, p := range proxies {
+		switch what {
+		case "cut":
+			p.Cut()
+		case "stall":
+			p.Stall()
+		case "delay":
+			p.Delay(f.hold / 20)
+		case "half-open":
+			p.HalfOpen()
+		case "answers-lost":
+			p.DropAnswers(f.count)
+		case "refused":
+			p.Refuse()
+		default:
+			return fmt.Errorf("no such fault")
+		}
+	}
+	if what == "cut" {
+		return nil
+	}
+	if err := sleep(ctx, f.hold); err != nil {
+		return err
+	}
+	for _, p := range proxies {
+		p.Heal()
+		if what == "half-open" { // what was swallowed never comes
+			p.Cut()
+		}
+	}
+	return nil
+}
