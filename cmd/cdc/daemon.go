@@ -118,6 +118,7 @@ func (d *daemon) run(ctx context.Context, listen string) error {
 	var side, pipelines sync.WaitGroup
 	if listen != "" {
 		server := admin.New(d, d.log)
+		server.Control(d)
 		if d.events != nil {
 			server.Mount(d.api(ctx), api.Paths...)
 		}
@@ -150,6 +151,34 @@ func (d *daemon) run(ctx context.Context, listen string) error {
 		errs = append(errs, cause)
 	}
 	return errors.Join(errs...)
+}
+
+// Copy implements admin.Controller.
+func (d *daemon) Copy(ctx context.Context, name string, req cdc.CopyRequest) error {
+	p, err := d.rows(name)
+	if err != nil {
+		return err
+	}
+	return p.Copy(ctx, req)
+}
+
+// Repair implements admin.Controller.
+func (d *daemon) Repair(ctx context.Context, name string, req cdc.RepairRequest) (cdc.RepairResult, error) {
+	p, err := d.rows(name)
+	if err != nil {
+		return cdc.RepairResult{}, err
+	}
+	return p.Repair(ctx, req)
+}
+
+// rows is the pipeline of mode: cdc with a name.
+func (d *daemon) rows(name string) (*pipeline.Pipeline, error) {
+	for _, r := range d.pipelines {
+		if p, ok := r.(*pipeline.Pipeline); ok && p.Status().Name == name {
+			return p, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: %q", admin.ErrNoPipeline, name)
 }
 
 // api serves the store of the pipeline of mode: events.

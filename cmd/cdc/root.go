@@ -150,7 +150,7 @@ Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 environment, 4 a check
 	demo.AddCommand(newDemoPostgresCommand())
 	root.AddCommand(
 		newRunCommand(g), demo, newCheckCommand(g), newStatusCommand(g), newTopicsCommand(g),
-		newTailCommand(g), newEsCommand(g), newViewsCommand(g), newTxCommand(g), newDropCommand(g), newVersionCommand(g),
+		newTailCommand(g), newSnapshotCommand(g), newVerifyCommand(g), newRepairCommand(g), newEsCommand(g), newViewsCommand(g), newTxCommand(g), newDropCommand(g), newVersionCommand(g),
 	)
 	return root
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -103,6 +104,8 @@ func notes(p cdc.Status, now time.Time) []string {
 	}
 	if p.State == cdc.StateSnapshot && len(p.Snapshot) > 0 {
 		list = append(list, snapshotNote(p, now))
+	} else if copies := slices.DeleteFunc(slices.Clone(p.Snapshot), func(t cdc.TableProgress) bool { return t.State == "" }); len(copies) > 0 {
+		list = append(list, copyNote(copies))
 	}
 	return list
 }

@@ -35,4 +35,8 @@ type TableProgress struct {
 	RowsTotal int64  `json:"rows_total,omitempty"` // planner's estimate, 0 unknown
 	Bytes     int64  `json:"bytes"`                // read so far, in COPY's text form
 	Done      bool   `json:"done"`
+	// State and Error are of a copy by chunks: active, paused, or failed until it is
+	// asked for again.
+	State string `json:"state,omitempty"`
+	Error string `json:"error,omitempty"`
 }

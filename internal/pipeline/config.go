@@ -26,6 +26,7 @@ type Config struct {
 	Delivery   Delivery
 	Snapshot   SnapshotMode
 	Workers    int
+	ChunkRows  int    // of a chunk of a copy beside the stream, at most; default chunkRows
 	Toast      string // fill | omit | placeholder | refuse
 	Truncate   string // tombstones | stop
 	Oversize   string // stop | dead-letter
@@ -36,6 +37,8 @@ type Config struct {
 	// copied again; Rebuilt is called once that is done.
 	Rebuild func() bool
 	Rebuilt func() error
+
+	Verify VerifySchedule
 
 	GuardEvery   time.Duration // how often topics are looked at; default compaction.DefaultGuardInterval
 	MonitorEvery time.Duration // how often slot and publication are looked at; default monitorEvery

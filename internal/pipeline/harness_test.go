@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -142,6 +143,18 @@ func (r *running) caughtUp() {
 	// slot sends; the message moves the server's own position behind it.
 	r.db.Exec(r.t, "SELECT pg_logical_emit_message(false, 'cdc-test', 'tick')")
 	r.wait("acknowledgement of "+end.String(), func(s cdc.Status) bool { return s.Acked >= end })
+	r.copied()
+}
+
+// copied waits until no table is being copied.
+func (r *running) copied() {
+	r.t.Helper()
+	r.wait("the copies", func(s cdc.Status) bool { return len(copies(s)) == 0 })
+}
+
+// copies are the tables that are being copied by chunks.
+func copies(s cdc.Status) []cdc.TableProgress {
+	return slices.DeleteFunc(s.Snapshot, func(t cdc.TableProgress) bool { return t.State == "" })
 }
 
 // finish stops in order and wants no error.

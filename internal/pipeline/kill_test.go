@@ -34,6 +34,9 @@ type childConfig struct {
 	Kill  string
 	Count int
 	Rows  bool // stop in order once stdin is closed
+	// ChunkRows and Copy: copy these tables by chunks once streaming.
+	ChunkRows int
+	Copy      []string
 }
 
 func child() int {
@@ -63,7 +66,16 @@ func child() int {
 		_, _ = os.Stdin.Read(make([]byte, 1))
 		cancel()
 	}()
-	if err := pipeline.New(cfg).Run(ctx); err != nil {
+	cfg.ChunkRows = c.ChunkRows
+	p := pipeline.New(cfg)
+	if len(c.Copy) > 0 {
+		go func() {
+			if err := p.Copy(ctx, cdc.CopyRequest{Action: cdc.CopyStart, Tables: c.Copy}); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+			}
+		}()
+	}
+	if err := p.Run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -78,9 +90,9 @@ type victim struct {
 	done  chan struct{}
 }
 
-func (r *rig) spawn(kill string, count int) *victim {
+func (r *rig) spawn(kill string, count int, copies ...string) *victim {
 	r.t.Helper()
-	b, err := json.Marshal(childConfig{Name: r.cfg.Name, URL: r.cfg.Source.URL, Brokers: r.cfg.Sink.Brokers, Kill: kill, Count: count})
+	b, err := json.Marshal(childConfig{Name: r.cfg.Name, URL: r.cfg.Source.URL, Brokers: r.cfg.Sink.Brokers, Kill: kill, Count: count, ChunkRows: r.cfg.ChunkRows, Copy: copies})
 	if err != nil {
 		r.t.Fatal(err)
 	}

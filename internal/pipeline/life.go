@@ -50,6 +50,9 @@ type life struct {
 	// mark is what the acknowledged prefix means: everything appended belongs to
 	// it or to the transaction being read behind it.
 	mark      sink.Mark
+	tickets   []ticket // in order
+	at        place
+	copier    *copier
 	confirmed cdc.LSN
 	advanced  bool // confirmed has moved
 
@@ -79,6 +82,7 @@ type view struct {
 	writer   *sink.Writer
 	stream   *source.Stream
 	snapshot *source.Snapshot
+	copies   []cdc.TableProgress
 	tables   int
 	received cdc.LSN
 	acked    sink.Mark
@@ -91,11 +95,13 @@ type view struct {
 }
 
 func newLife(p *Pipeline) *life {
-	return &life{
+	l := &life{
 		p: p, cfg: &p.cfg, log: p.log,
 		captures: map[uint32]*capture{}, routes: map[uint32]*route{},
 		view: view{moved: time.Now()},
 	}
+	l.copier = newCopier(l)
+	return l
 }
 
 func (l *life) hook(point string) {
@@ -161,7 +167,7 @@ func (l *life) work(ctx context.Context, todo action, join []*capture) error {
 			return err
 		}
 	case actStream:
-		if err := l.copyJoining(ctx, join); err != nil {
+		if err := l.join(ctx, join); err != nil {
 			return err
 		}
 	}
@@ -175,6 +181,7 @@ func (l *life) close() {
 	l.view.mu.Lock()
 	l.view.src, l.view.writer, l.view.stream, l.view.snapshot = nil, nil, nil, nil
 	l.view.mu.Unlock()
+	l.copier.close()
 	var errs []error
 	if l.stream != nil {
 		errs = append(errs, l.stream.Close(ctx))

@@ -25,6 +25,8 @@ type Pipeline struct {
 	// broken is the gap that ended the life before, where the next one mends it.
 	broken *gap
 
+	commands chan *command // to the life that streams
+
 	mu     sync.Mutex
 	status cdc.Status
 	life   *life // running life, whose counters Status reads; nil between lives
@@ -33,7 +35,7 @@ type Pipeline struct {
 
 // New makes a pipeline; Run does everything else.
 func New(cfg Config) *Pipeline {
-	p := &Pipeline{cfg: cfg, log: cfg.Logger.With("pipeline", cfg.Name)}
+	p := &Pipeline{cfg: cfg, log: cfg.Logger.With("pipeline", cfg.Name), commands: make(chan *command)}
 	p.status = cdc.Status{
 		Name: cfg.Name, Mode: "cdc", State: cdc.StateStarting, Since: time.Now(),
 		Slot: cfg.Source.Slot, Publication: cfg.Source.Publication, SlotSafe: -1,
@@ -46,6 +48,7 @@ func New(cfg Config) *Pipeline {
 // when everything it started is gone.
 func (p *Pipeline) Run(ctx context.Context) error {
 	defer p.hangUp()
+	defer p.verifying(ctx)()
 	wait := backoffMin
 	for {
 		done, advanced, err := p.live(ctx)

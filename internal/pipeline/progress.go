@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"cdc/internal/cdc"
@@ -67,21 +68,51 @@ type TableRecord struct {
 	Since cdc.LSN `json:"since"`
 }
 
+// CopyRecord says how far the copy of a table by chunks has come, under the key
+// copyPrefix+name. There is none where no copy is under way.
+type CopyRecord struct {
+	Format int       `json:"format"`
+	OID    uint32    `json:"oid"`
+	State  copyState `json:"state"`
+	Error  string    `json:"error,omitempty"` // of copyFailed
+	// After is the key of the last row whose record is acknowledged, the text of its
+	// columns; nil before the first. All: there is none behind it.
+	After []string `json:"after,omitempty"`
+	All   bool     `json:"all,omitempty"`
+	Rows  int64    `json:"rows"`
+	// Before are the ends of the topic's partitions when the copy began: a key alive
+	// before them without a record behind them is gone from the table. Once All
+	// rows are there, partitions before Cleared are free of such ghosts.
+	Before  []int64 `json:"before"`
+	Cleared int     `json:"cleared,omitempty"`
+}
+
+// copyState is what is to be done about a copy.
+type copyState string
+
+const (
+	copyActive copyState = "active"
+	copyPaused copyState = "paused"
+	copyFailed copyState = "failed" // Error says why; asking for it again begins anew
+)
+
 const (
 	progressKey = "progress"
 	tablePrefix = "table:"
+	copyPrefix  = "copy:"
 )
 
 // memory is what the progress topic holds.
 type memory struct {
 	progress *Progress
 	tables   map[string]TableRecord
+	copies   map[string]CopyRecord
 }
 
 // readMemory reads the progress topic from its start to its end. Call it behind
 // a take-over: nobody can append any more.
 func readMemory(ctx context.Context, c *sink.Client, topic string) (memory, error) {
-	m := memory{tables: map[string]TableRecord{}}
+	m := memory{tables: map[string]TableRecord{}, copies: map[string]CopyRecord{}}
 	tp := cdc.TopicPartition{Topic: topic}
 	start, end, err := c.Offsets(ctx, []cdc.TopicPartition{tp})
 	if err != nil {
@@ -114,27 +145,46 @@ func (m *memory) apply(topic string, r *sink.Message) error {
 			return bad(err)
 		}
 		if p.Format != progressFormat {
-			return bad(fmt.Errorf("format %d, this version of cdc reads %d: run the version that wrote it", p.Format, progressFormat))
+			return bad(errFormat(p.Format))
 		}
 		m.progress = &p
-	case len(key) > len(tablePrefix) && key[:len(tablePrefix)] == tablePrefix:
-		name := key[len(tablePrefix):]
-		if r.Value == nil {
-			delete(m.tables, name)
-			return nil
+	case strings.HasPrefix(key, tablePrefix):
+		t, err := remember[TableRecord](m.tables, key[len(tablePrefix):], r.Value)
+		if err == nil && t.Format != progressFormat && r.Value != nil {
+			err = errFormat(t.Format)
 		}
-		var t TableRecord
-		if err := json.Unmarshal(r.Value, &t); err != nil {
+		if err != nil {
 			return bad(err)
 		}
-		if t.Format != progressFormat {
-			return bad(fmt.Errorf("format %d, this version of cdc reads %d: run the version that wrote it", t.Format, progressFormat))
+	case strings.HasPrefix(key, copyPrefix):
+		c, err := remember[CopyRecord](m.copies, key[len(copyPrefix):], r.Value)
+		if err == nil && c.Format != progressFormat && r.Value != nil {
+			err = errFormat(c.Format)
 		}
-		m.tables[name] = t
+		if err != nil {
+			return bad(err)
+		}
 	default:
 		return bad(fmt.Errorf("not a key of this service: another program writes to the topic"))
 	}
 	return nil
+}
+
+// remember keeps the newest value of a key; nil removes it.
+func remember[T any](m map[string]T, name string, value []byte) (v T, err error) {
+	if value == nil {
+		delete(m, name)
+		return v, nil
+	}
+	if err := json.Unmarshal(value, &v); err != nil {
+		return v, err
+	}
+	m[name] = v
+	return v, nil
+}
+
+func errFormat(found int) error {
+	return fmt.Errorf("format %d, this version of cdc reads %d: run the version that wrote it", found, progressFormat)
 }
 
 // encode makes the Kafka record of v under a key; nil v is a tombstone.

@@ -106,8 +106,12 @@ func (l *life) reportRewrite(old, now *cdc.Relation) {
 // Emit implements format.Emitter for the change in hand: the record gets its
 // partition and position.
 func (l *life) Emit(r *cdc.Record) error {
-	p := l.capture.partitions[sink.Partition(r.Key, int32(len(l.capture.partitions)))]
-	return l.put(p, r, l.next())
+	return l.put(l.capture.of(r.Key), r, l.next())
+}
+
+// of is the partition of a key.
+func (c *capture) of(key []byte) *partition {
+	return c.partitions[sink.Partition(key, int32(len(c.partitions)))]
 }
 
 // next is the position of the next record of the change in hand.

@@ -74,6 +74,11 @@ func (l *life) begin(ctx context.Context) error {
 			return err
 		}
 	}
+	for name := range l.memory.copies {
+		if err := l.append(copyPrefix+name, nil); err != nil {
+			return err
+		}
+	}
 	if err := l.putProgress(l.progress, time.Now()); err != nil {
 		return err
 	}
@@ -120,10 +125,45 @@ func (l *life) joining() []*capture {
 	return join
 }
 
-// copyJoining copies tables that joined a streaming pipeline, and forgets those
-// that left it. The stream goes on behind it from the progress record; changes of
-// a joined table that its snapshot already shows are left out.
-func (l *life) copyJoining(ctx context.Context, join []*capture) error {
+// join prepares tables that joined a streaming pipeline, and forgets those that
+// left it. They are copied by chunks while the stream goes on; one that cannot be
+// read in the order of its key is copied here, under one snapshot, and the stream
+// goes on behind it.
+func (l *life) join(ctx context.Context, join []*capture) error {
+	if err := l.forgetOthers(); err != nil {
+		return err
+	}
+	if l.cfg.Snapshot == SnapshotNever {
+		for _, c := range join {
+			if err := l.putTable(c); err != nil {
+				return err
+			}
+		}
+		return l.flush(ctx)
+	}
+	whole, err := l.joinByChunks(ctx, join)
+	if err != nil || len(whole) == 0 {
+		return err
+	}
+	sn, err := l.copy(ctx, whole)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = sn.Close() }()
+	for _, c := range whole {
+		c.since = sn.LSN()
+		if err := l.copier.remove(c); err != nil {
+			return err
+		}
+		if err := l.putTable(c); err != nil {
+			return err
+		}
+	}
+	return l.flush(ctx)
+}
+
+// forgetOthers removes the records of tables that are not captured any more.
+func (l *life) forgetOthers() error {
 	captured := map[string]bool{}
 	for _, c := range l.order {
 		captured[c.table.FullName()] = true
@@ -135,30 +175,65 @@ func (l *life) copyJoining(ctx context.Context, join []*capture) error {
 			}
 		}
 	}
-	if len(join) == 0 {
-		return nil
-	}
-	if l.cfg.Snapshot == SnapshotNever {
-		for _, c := range join {
-			if err := l.putTable(c); err != nil {
-				return err
-			}
-		}
-		return l.flush(ctx)
-	}
-	sn, err := l.copy(ctx, join)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = sn.Close() }()
-	for _, c := range join {
-		c.since = sn.LSN()
-		if err := l.putTable(c); err != nil {
+	for name, rec := range l.memory.copies {
+		c := l.byName(name)
+		if c != nil && rec.OID == c.table.OID && len(rec.Before) == len(c.partitions) {
+			l.copier.add(c, rec)
+		} else if err := l.append(copyPrefix+name, nil); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// joinByChunks records that tables are to be copied by chunks, and returns those
+// that cannot be. From the position recorded on their changes are written; those
+// before it are shown by every chunk, which are read when all that had begun by
+// now is visible.
+func (l *life) joinByChunks(ctx context.Context, join []*capture) (whole []*capture, err error) {
+	if len(join) == 0 {
+		return nil, nil
+	}
+	system, err := l.src.System(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range join {
+		if ordered, err := l.ordered(ctx, c); err != nil {
+			return nil, err
+		} else if !ordered {
+			whole = append(whole, c)
+			continue
+		}
+		rec, err := l.newCopy(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		c.since = system.End
+		if err := l.copier.add(c, rec).save(rec); err != nil {
+			return nil, err
+		}
+		if err := l.putTable(c); err != nil {
+			return nil, err
+		}
+	}
+	if err := l.flush(ctx); err != nil {
+		return nil, err
+	}
 	l.hook("joined")
-	return l.flush(ctx)
+	return whole, nil
+}
+
+// ordered says that a table can be read in the order of its key.
+func (l *life) ordered(ctx context.Context, c *capture) (bool, error) {
+	r := l.src.ChunkReader(c.table)
+	defer func() { _ = r.Close() }()
+	_, err := r.Next(ctx, nil, 1, 1)
+	if cdc.IsTerminal(err) {
+		l.log.Info("table cannot be read in the order of its key: it is copied while the stream waits", "table", c.table.FullName(), "because", err)
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // copy reads tables under one snapshot into their topics and tombstones what is

@@ -62,6 +62,7 @@ func (l *life) show(acked sink.Mark, now time.Time) {
 		v.moved = now
 	}
 	v.received, v.acked, v.confirmd = l.mark.End, acked, l.confirmed
+	v.copies = l.copier.progress(v.copies[:0:0])
 	l.progress.Restart = max(l.progress.Restart, v.restart)
 	switch {
 	case acked.End == l.mark.End:
@@ -98,6 +99,7 @@ func (l *life) describe(s *cdc.Status) {
 	if v.snapshot != nil {
 		s.Snapshot = v.snapshot.Progress()
 	}
+	s.Snapshot = append(s.Snapshot, v.copies...)
 	if v.src != nil && s.State == cdc.StateSnapshot {
 		if why := v.src.Waiting(); why != "" {
 			s.Stalled = why

@@ -26,6 +26,7 @@ func (l *life) follow(ctx context.Context) error {
 	l.view.stream = st
 	l.view.mu.Unlock()
 	l.replayTo = l.system.End
+	l.at.reach(l.mark.End, 0)
 	l.p.enter(cdc.StateReplaying, nil)
 	for {
 		ev, err := st.Next(ctx)
@@ -50,6 +51,9 @@ func (l *life) event(ctx context.Context, ev *cdc.Event) error {
 		if err := l.take(ctx, ev.Change); err != nil {
 			return err
 		}
+		if c := ev.Change; c.Tx != nil && c.Op != cdc.OpMessage {
+			l.at.reach(c.Tx.Final, c.Index)
+		}
 		if err := l.room(ctx); err != nil {
 			return err
 		}
@@ -61,6 +65,7 @@ func (l *life) event(ctx context.Context, ev *cdc.Event) error {
 		l.tally.transactions++
 		l.mark.Position, l.mark.End, l.mark.PrevEnd, l.mark.CommitTime = cdc.EndOf(ev.Tx.Final), ev.End, ev.End, ev.Tx.CommitTime
 		l.w.Mark(l.mark)
+		l.at.reach(l.mark.End, 0)
 	case cdc.EventIdle:
 		l.idle(ev)
 	}
@@ -79,6 +84,7 @@ func (l *life) idle(ev *cdc.Event) {
 	}
 	l.mark.End = ev.End
 	l.w.Mark(l.mark)
+	l.at.reach(l.mark.End, 0)
 	if ev.Asked { // Postgres is shutting down: it waits until we confirm all it sent
 		l.wrote = time.Time{}
 		l.house = time.Time{}
@@ -103,6 +109,9 @@ func (l *life) take(ctx context.Context, c *cdc.Change) error {
 	}
 	l.tally.changes++
 	l.change, l.capture, l.record = c, r.capture, 0
+	if err := l.copier.overtake(r, c); err != nil {
+		return err
+	}
 	if c.Op == cdc.OpTruncate {
 		return l.truncate(ctx, r)
 	}
@@ -253,9 +262,24 @@ func (l *life) keepHouse(ctx context.Context, now time.Time) error {
 		l.replayTo = 0
 		l.p.enter(cdc.StateStreaming, nil)
 	}
+	if err := l.redeem(acked.Ticket); err != nil {
+		return err
+	}
+	if err := l.copier.step(ctx); err != nil {
+		return err
+	}
+	l.obey()
 	l.show(acked, now)
 	return ctx.Err()
 }
+
+// current: the stream has passed everything that earlier lives wrote.
+func (l *life) current() bool {
+	return l.stream != nil && l.replayTo == 0 && l.mark.End >= l.system.End
+}
+
+// passedTo is the position up to which every commit was delivered.
+func (l *life) passedTo() cdc.LSN { return max(l.mark.End, l.at.tx) }
 
 // writeProgress appends a progress record for an acknowledged mark. It is
 // confirmed to the slot when the record itself is acknowledged.
