@@ -3,6 +3,7 @@ package pipeline
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"cdc/internal/cdc"
 	"cdc/internal/compaction"
@@ -60,10 +61,15 @@ func (g *gap) healed(onGap string, mode SnapshotMode) bool {
 func (l *life) asGap(err error) error {
 	var known *gap
 	var te *cdc.TerminalError
-	if errors.As(err, &known) || !errors.As(err, &te) || l.progress.Phase != PhaseStream {
+	if !errors.As(err, &te) {
 		return err
 	}
-	g := &gap{reason: te.Reason, from: l.progress.End, cure: cureAll, err: te.Err}
+	te.Mend = strings.ReplaceAll(te.Mend, "PIPELINE", l.cfg.Name) // where who wrote it could not know the name
+	if errors.As(err, &known) || l.progress.Phase != PhaseStream {
+		return err
+	}
+	// Up to what is confirmed a progress record is acknowledged.
+	g := &gap{reason: te.Reason, from: l.confirmed, cure: cureAll, err: te.Err}
 	switch te.Reason {
 	case "publication-missing", "slot-missing", "slot-lost", "wal-missing", "wal-unreadable":
 		g.err = fmt.Errorf("%w: the changes from %s on cannot be read any more", te.Err, g.from)
@@ -96,9 +102,9 @@ func (l *life) lostTopics(r *compaction.Refusal) *gap {
 		switch f.Topic {
 		case l.cfg.Progress:
 			return &gap{
-				reason: "progress-missing", from: l.progress.End,
+				reason: "progress-missing", from: l.confirmed,
 				mend: fmt.Sprintf("Copy the tables again; what was deleted meanwhile is tombstoned: cdc drop %s, then cdc run.", l.cfg.Name),
-				err:  fmt.Errorf("%w: how far the topics go is not known any more; it was %s at least", r, l.progress.End),
+				err:  fmt.Errorf("%w: how far the topics go is not known any more; it was %s at least", r, l.confirmed),
 			}
 		case l.deadLetter(), l.cfg.Messages:
 			g.cure, g.mend = cureNone, "What the topic held is lost for good. To go on with an empty one: cdc run."
