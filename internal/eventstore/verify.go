@@ -68,9 +68,8 @@ type logCheck struct {
 	patience time.Duration
 
 	waiting []unnumbered // in the snapshot
-	slot    string
-	damaged bool   // more is wrong than events without a position
-	late    string // why a Barrier was not passed
+	damaged bool         // more is wrong than events without a position
+	late    string       // why a Barrier was not passed
 }
 
 // unnumbered is an event without a position.
@@ -131,9 +130,9 @@ func (v *logCheck) barrier(ctx context.Context) (passed bool, err error) {
 func (v *logCheck) read(ctx context.Context, tx pgx.Tx) error {
 	var head, below, alarms int64
 	err := tx.QueryRow(ctx, `select (select count(*) from es.event), l.n, l.below, l.last, es.head(),
-			(select count(*) from es.alarm where acknowledged is null), coalesce((select slot from es.reader), '')
+			(select count(*) from es.alarm where acknowledged is null)
 		from (select count(*) as n, count(*) filter (where pos < 1) as below, coalesce(max(pos), 0) as last from es.log) l`).
-		Scan(&v.Rows, &v.Records, &below, &v.Position, &head, &alarms, &v.slot)
+		Scan(&v.Rows, &v.Records, &below, &v.Position, &head, &alarms)
 	if err != nil {
 		return fmt.Errorf("count events and positions: %w", err)
 	}
@@ -268,7 +267,7 @@ func (e *unnumbered) sample() cdc.Sample {
 
 const (
 	mendLog  = "Restore the schema es as a whole from one backup: its tables do not fit each other."
-	mendLost = "Stop the daemon, then: SELECT pg_drop_replication_slot('%s'); the next cdc run gives what has no position one."
+	mendLost = "Stop the daemon and start it again: at its start it looks for such events and gives them positions."
 )
 
 // judge gives the verdict.
@@ -277,7 +276,7 @@ func (v *logCheck) judge() {
 	case v.Differences() > 0:
 		v.Verdict = cdc.VerdictDifferent
 		if v.Mend = mendLog; !v.damaged {
-			v.Mend = fmt.Sprintf(mendLost, v.slot)
+			v.Mend = mendLost
 		}
 	case len(v.waiting) > 0:
 		v.Verdict = cdc.VerdictUnchecked
