@@ -195,6 +195,7 @@ func pipelineConfig(cfg *config.Config, p *config.Pipeline, sc sink.Config, log 
 		OnGap:       p.OnGap,
 		Hook:        failpointHook(),
 		Messages:    messageTopic(p),
+		Verify:      pipeline.VerifySchedule{Every: p.Verify.Every, Rate: int64(p.Verify.Rate), Dir: p.Verify.Dir},
 		Logger:      log,
 	}
 }
