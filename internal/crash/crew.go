@@ -28,10 +28,11 @@ type instance struct {
 	point  string // CDC_FAILPOINT
 	ended  chan struct{}
 
-	mu     sync.Mutex
-	asked  bool // it was killed or stopped by us: its end is no news
-	rivals bool // it ran beside another one: it may find itself fenced
-	memory int  // kB, the most seen
+	mu      sync.Mutex
+	asked   bool // it was killed or stopped by us: its end is no news
+	rivals  bool // it ran beside another one: it may find itself fenced
+	leaving bool // SIGTERM was sent, and it may be hit at a fail point on its way
+	memory  int  // kB, the most seen
 }
 
 // crew starts instances of cdc and watches how they end.
@@ -43,6 +44,8 @@ type crew struct {
 	mu       sync.Mutex
 	all      []*instance
 	main     *instance // the one that is there between faults
+	held     bool      // two of them are at it: none is replaced meanwhile
+	over     map[*instance]bool
 	closing  bool
 	failures []string // instances that ended by themselves
 	hits     int      // fail points that killed
@@ -93,17 +96,15 @@ func (c *crew) watch(i *instance) {
 	<-i.proc.Done()
 	i.mu.Lock()
 	asked := i.asked
-	i.mu.Unlock()
-	if asked {
-		return
-	}
-	i.mu.Lock()
 	fenced := i.rivals && i.log.contains("reason=fenced")
+	left := i.leaving && i.proc.ExitCode() == 0
 	i.mu.Unlock()
 	hit := i.point != "" && i.proc.ExitCode() < 0
 	c.mu.Lock()
-	again := c.main == i && !c.closing
+	c.over[i] = true
+	again := c.main == i && !c.closing && !c.held && !asked
 	switch {
+	case asked, left:
 	case hit:
 		c.hits++
 	case fenced: // as it should
@@ -128,10 +129,24 @@ func (c *crew) current() *instance {
 	return c.main
 }
 
-func (c *crew) become(i *instance) {
+// hold has nobody replaced until become.
+func (c *crew) hold() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.main = i
+	c.held = true
+}
+
+// become makes an instance the main one, or a new one if it has ended.
+func (c *crew) become(i *instance) error {
+	c.mu.Lock()
+	c.main, c.held = i, false
+	gone := c.over[i]
+	c.mu.Unlock()
+	if !gone {
+		return nil
+	}
+	_, err := c.start("")
+	return err
 }
 
 // kill ends an instance with SIGKILL.
@@ -200,6 +215,14 @@ func (i *instance) gone() bool {
 	default:
 		return false
 	}
+}
+
+// leave sends SIGTERM to an instance that may be hit on its way.
+func (i *instance) leave() error {
+	i.mu.Lock()
+	i.leaving = true
+	i.mu.Unlock()
+	return i.proc.Signal(syscall.SIGTERM)
 }
 
 // measure notes the most memory that the process has had.

@@ -105,8 +105,12 @@ func (n *nemesis) process(ctx context.Context, f fault) error {
 	case faultKill:
 		n.killMain()
 	case faultTerm:
-		if err := n.crew.current().terminate(); err != nil {
+		i := n.crew.current()
+		if err := i.terminate(); err != nil {
 			return err
+		}
+		if n.crew.current() != i { // hit at its fail point just before
+			n.killMain()
 		}
 	case faultBoth:
 		n.broker.Kill()
@@ -137,9 +141,9 @@ func (n *nemesis) process(ctx context.Context, f fault) error {
 		if err := sleep(ctx, f.hold); err != nil {
 			return err
 		}
+		n.crew.hold()
 		n.killMain()
-		n.crew.become(second)
-		return nil
+		return n.crew.become(second)
 	}
 	if err := sleep(ctx, f.hold); err != nil {
 		return err
@@ -173,7 +177,7 @@ func (n *nemesis) point(ctx context.Context, f fault) error {
 	}
 	if f.point == "stop-confirm" {
 		n.awaitStream(ctx)
-		if err := i.proc.Signal(syscall.SIGTERM); err != nil {
+		if err := i.leave(); err != nil {
 			return err
 		}
 	}
@@ -214,6 +218,7 @@ func (n *nemesis) zombie(ctx context.Context, f fault, old *instance) error {
 	if err := old.pause(); err != nil {
 		return err
 	}
+	n.crew.hold()
 	old.rival()
 	second, err := n.crew.spawn("")
 	if err != nil {
@@ -245,17 +250,8 @@ func (n *nemesis) oneOf(f fault, old, second *instance) error {
 	if f.first || old.gone() {
 		stay, leave = second, old
 	}
-	n.crew.become(stay)
 	leave.kill()
-	if !stay.gone() {
-		return nil
-	}
-	<-stay.ended // the watch has replaced it if it ended as the main one
-	if n.crew.current() == stay {
-		_, err := n.crew.start("")
-		return err
-	}
-	return nil
+	return n.crew.become(stay)
 }
 
 func (n *nemesis) restart(ctx context.Context, f fault) error {

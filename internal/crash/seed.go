@@ -141,7 +141,7 @@ func (s *seed) prepare(ctx context.Context, dir string) error {
 		kafka = fmt.Sprintf("{brokers: [%q]}", s.broker.proxy.Addr)
 	}
 	s.observer = cdctest.NewObserver(s.brokers...)
-	s.crew = &crew{program: s.lane.program, dir: dir, yaml: func(admin string) string {
+	s.crew = &crew{program: s.lane.program, dir: dir, over: map[*instance]bool{}, yaml: func(admin string) string {
 		return fmt.Sprintf(`postgres: {url: %q}
 kafka: %s
 admin: {listen: %q}
