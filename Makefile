@@ -5,6 +5,7 @@ DEMO      ?= --for 30s
 FUZZTIME  ?= 5s
 PG        ?= 14 15 16 17 18
 KAFKA     ?= 3.9.1 4.4.0
+CRASH     ?= -seeds 100
 IMAGE     ?= cdc
 CONTAINER ?= $(shell command -v docker || command -v podman || echo docker)
 
@@ -20,14 +21,14 @@ LIMIT = -timeout 20m
 # Packages whose tests use a database or a broker of the kit, and the kit itself.
 using = $(addprefix ./,$(sort internal/cdctest/ $(dir $(shell grep -rlwE --include=*_test.go '$(1)' cmd internal deploy))))
 PG_PACKAGES    = $(filter-out $(SQL_FREE),$(call using,cdctest.Database|cdctest.Postgres|cdctest.PrivatePostgres))
-KAFKA_PACKAGES = $(call using,cdctest.Kafka|cdctest.PrivateKafka|cdctest.ProxiedKafka)
+KAFKA_PACKAGES = $(call using,cdctest.Kafka|cdctest.PrivateKafka|cdctest.ProxiedKafka|cdctest.LossyKafka|cdctest.KafkaQuorum)
 
 # Packages that reach a database through others alone, or only to quote for it: one
-# version tells what there is to tell.
-SQL_FREE = ./internal/api/ ./internal/history/
+# version tells what there is to tell. Those of quorum need Apache Kafka.
+SQL_FREE = ./internal/api/ ./internal/history/ ./internal/quorum/
 
 .DEFAULT_GOAL := help
-.PHONY: help build test demo check lint race fuzz test-kafka test-pg bench fmt clean image
+.PHONY: help build test demo check lint race fuzz test-kafka test-pg crash bench fmt clean image
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -69,6 +70,9 @@ test-pg: ## the tests that use a database, on PostgreSQL 14 to 18 (PG='14 18')
 		echo "== PostgreSQL $$version"; \
 		CDC_TEST_PG=$$version $(TESTRUN) $(LIMIT) $(PG_PACKAGES) || status=1; \
 	done; exit $$status
+
+crash: ## workload, faults and a checker over the real binary, seed by seed (CRASH='-seeds 2000')
+	@$(GO) run ./internal/crash $(CRASH)
 
 bench: ## mode: cdc against pg_recvlogical, mode: events against INSERT (BENCH='-what events'); allocations
 	$(GO) test -run '^$$' -bench SocketToBatch -benchtime 200000x ./internal/pipeline
