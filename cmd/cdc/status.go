@@ -102,12 +102,40 @@ func notes(p cdc.Status, now time.Time) []string {
 	if p.Log != nil {
 		list = append(list, logNote(p.Log, now))
 	}
+	if len(p.Verified) > 0 {
+		list = append(list, verifiedStatus(p.Verified, now))
+	}
 	if p.State == cdc.StateSnapshot && len(p.Snapshot) > 0 {
 		list = append(list, snapshotNote(p, now))
 	} else if copies := slices.DeleteFunc(slices.Clone(p.Snapshot), func(t cdc.TableProgress) bool { return t.State == "" }); len(copies) > 0 {
 		list = append(list, copyNote(copies))
 	}
 	return list
+}
+
+// verifiedStatus tells what the newest verification has found: in one line where
+// all is equal.
+func verifiedStatus(list []cdc.Verification, now time.Time) string {
+	var b strings.Builder
+	equal := 0
+	var oldest time.Time
+	for _, v := range list {
+		if oldest.IsZero() || v.At.Before(oldest) {
+			oldest = v.At
+		}
+		switch v.Verdict {
+		case cdc.VerdictEqual:
+			equal++
+		case cdc.VerdictDifferent:
+			fmt.Fprintf(&b, "\n%s: %d missing, %d ghosts, %d different", v.Subject, v.Missing, v.Ghosts, v.Different)
+		case cdc.VerdictUnchecked:
+			fmt.Fprintf(&b, "\n%s: unchecked: %s", v.Subject, v.Why)
+		}
+		if v.Verdict != cdc.VerdictEqual && v.Mend != "" {
+			fmt.Fprintf(&b, "\n  %s", v.Mend)
+		}
+	}
+	return fmt.Sprintf("verified %s ago: %d of %d equal", age(oldest, now), equal, len(list)) + b.String()
 }
 
 // logNote tells how far the parts of a pipeline of events are.

@@ -1,6 +1,8 @@
 package admin
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
@@ -95,6 +97,10 @@ var (
 	descPart  = describe("cdc_part_position", "Position of the log a part has reached: publication, views, reactions.", "part")
 	descFault = describe("cdc_part_faulty", "1 when the part stands still because of an error.", "part")
 	descTries = describe("cdc_part_restarts_total", "Times the part started again after an error.", "part")
+	descAge   = describe("cdc_verify_age_seconds", "Time since the newest verification of a table, topic, log or view ended.", "subject")
+	descAt    = describe("cdc_verify_lsn", "Position in the WAL at which a table and its topic were compared.", "subject")
+	descDiff  = describe("cdc_verify_differences", "Keys that differ, as of the newest verification.", "subject", "kind")
+	descBlind = describe("cdc_verify_unchecked", "1 when the newest verification came to no verdict; cdc status says why.", "subject")
 	descBuild = prometheus.NewDesc("cdc_build_info", "Always 1; the version of the daemon.", []string{"version"}, nil)
 )
 
@@ -110,7 +116,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 		ch <- m.desc
 	}
 	for _, d := range []*prometheus.Desc{descState, descSafe, descWAL, descSince, descAcks, descRows, descTotal, descRead, descDone, descBuild,
-		descHead, descPub, descAlarm, descPart, descFault, descTries} {
+		descHead, descPub, descAlarm, descPart, descFault, descTries, descAge, descAt, descDiff, descBlind} {
 		ch <- d
 	}
 }
@@ -157,6 +163,20 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			if t.RowsTotal > 0 {
 				set(descTotal, float64(t.RowsTotal), s.Name, t.Table)
 			}
+		}
+		for _, v := range s.Verified {
+			// Not below 0 where the clock was set back.
+			set(descAge, max(0, time.Since(v.At).Seconds()), s.Name, v.Subject)
+			set(descBlind, oneIf(v.Verdict == cdc.VerdictUnchecked), s.Name, v.Subject)
+			if v.Verdict == cdc.VerdictUnchecked {
+				continue
+			}
+			if v.LSN > 0 {
+				set(descAt, float64(v.LSN), s.Name, v.Subject)
+			}
+			set(descDiff, float64(v.Missing), s.Name, v.Subject, "missing")
+			set(descDiff, float64(v.Ghosts), s.Name, v.Subject, "ghost")
+			set(descDiff, float64(v.Different), s.Name, v.Subject, "different")
 		}
 		if l := s.Log; l != nil {
 			set(descHead, float64(l.Head), s.Name)

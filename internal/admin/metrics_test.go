@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -25,7 +26,12 @@ func TestMetricsGolden(t *testing.T) {
 		Head: 7, Published: 5, Alarms: 1,
 		Parts: []cdc.PartStatus{{Name: "publication", Position: 5}, {Name: "view waiting", Position: 3, Error: "x", Restarts: 2}},
 	}}
-	b.set(full(), second)
+	first := full()
+	first.Verified = []cdc.Verification{
+		{Subject: "public.students", Verdict: cdc.VerdictDifferent, LSN: 0x200, Missing: 1, Ghosts: 2, Different: 3, At: time.Now().Add(time.Hour)}, // an age of 0
+		{Subject: "public.courses", Verdict: cdc.VerdictUnchecked, LSN: 0x200, At: time.Now().Add(time.Hour)},
+	}
+	b.set(first, second)
 	_, _, body := ask(t, start(t, b), "GET", "/metrics")
 	var lines []string
 	for line := range strings.Lines(body) {
