@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"cdc/internal/cdc"
 
@@ -63,12 +64,14 @@ type ChunkReader struct {
 	conn  *pgx.Conn // nil: connect
 	plan  *chunkPlan
 	fill  filler
+
+	lockWait time.Duration // lockTimeout outside tests
 }
 
 // ChunkReader makes a reader of a table's chunks. It does not block; the caller
 // closes it.
 func (s *Source) ChunkReader(table cdc.Table) *ChunkReader {
-	return &ChunkReader{s: s, table: table}
+	return &ChunkReader{s: s, table: table, lockWait: lockTimeout}
 }
 
 // Close ends the connection. It may be called more than once, and the reader used
@@ -167,7 +170,7 @@ func (r *ChunkReader) explain(err error) error {
 	case errors.Is(err, errLocked):
 		return &LockedError{name, err}
 	case state == codeLockTimeout:
-		return &LockedError{name, fmt.Errorf("an index of it was locked for %s: %w", lockTimeout, err)}
+		return &LockedError{name, fmt.Errorf("an index of it was locked for %s: %w", r.lockWait, err)}
 	case r.plan != nil && !cdc.IsTerminal(err):
 		err = r.s.copyError(r.plan.table, err)
 	}
@@ -202,7 +205,7 @@ func (r *ChunkReader) attempt(ctx context.Context, fn func(*chunkPlan, *Chunk) e
 	if err := conn.Exec(ctx, chunkBegin).Close(); err != nil {
 		return nil, err
 	}
-	if err := r.s.lockTables(ctx, conn, []cdc.Table{r.table}); err != nil {
+	if err := r.s.lockTables(ctx, conn, []cdc.Table{r.table}, r.lockWait); err != nil {
 		return nil, r.locate(ctx, err)
 	}
 	c := &Chunk{}

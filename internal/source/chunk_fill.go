@@ -34,8 +34,8 @@ type filler struct {
 
 func (f *filler) begin(columns, maxRows int, maxBytes int64) {
 	f.columns, f.maxRows, f.maxBytes = columns, max(maxRows, 1), max(maxBytes, 1)
-	room := min(f.maxBytes, f.perRow*int64(f.maxRows))
-	f.data, f.lengths, f.lastRow = make([]byte, 0, room+1), f.lengths[:0], 0
+	room := f.perRow * int64(f.maxRows)
+	f.data, f.lengths, f.lastRow = make([]byte, 0, min(f.maxBytes, room+room/8)+1), f.lengths[:0], 0
 }
 
 func (f *filler) count() int {

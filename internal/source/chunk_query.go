@@ -31,13 +31,24 @@ type chunkPlan struct {
 // index's operator class, named in full: the search path of the session holds none
 // of an extension.
 type orderColumn struct {
-	key     int    // ordinal in Relation.Key
-	expr    string // the column, with the index's collation where that is another
-	sort    string // operator of ORDER BY
-	behind  string // operator that holds for what comes later
-	equal   string
-	nulls   string // NULLS FIRST or NULLS LAST; there are none, but the planner compares it
-	typeSQL string
+	key    int    // ordinal in Relation.Key
+	typ    string // of the column, in SQL; of a domain its base: a constraint may be younger than the row
+	oid    uint32 // of that type
+	expr   string // the column, with the index's collation where that is another
+	sort   string // operator of ORDER BY
+	behind string // operator that holds for what comes later
+	equal  string
+	nulls  string // NULLS FIRST or NULLS LAST; there are none, but the planner compares it
+}
+
+// keyColumn is a column of the key with nothing of an index.
+func keyColumn(rel *cdc.Relation, key int) orderColumn {
+	c := &rel.Columns[rel.Key[key]]
+	t := c.Type
+	for t.Kind == cdc.KindDomain && t.Elem != nil {
+		t = t.Elem
+	}
+	return orderColumn{key: key, typ: quote(t.Namespace, t.Name), oid: t.OID, expr: quote(c.Name)}
 }
 
 // planChunks describes a table whose lock conn holds.
@@ -117,13 +128,9 @@ func limitSQL(n int, unique bool) string {
 func (p *chunkPlan) params(cursor []string, level int) (values [][]byte, types []uint32) {
 	for _, c := range p.order[:level] {
 		values = append(values, []byte(cursor[c.key]))
-		types = append(types, p.column(c).TypeOID)
+		types = append(types, c.oid)
 	}
 	return values, types
-}
-
-func (p *chunkPlan) column(c orderColumn) *cdc.Column {
-	return &p.table.rel.Columns[p.table.rel.Key[c.key]]
 }
 
 // keyIndex is a btree index without expression and predicate.
@@ -133,7 +140,7 @@ type keyIndex struct {
 }
 
 type indexColumn struct {
-	name, typeSQL       string
+	name                string
 	collate             string // " COLLATE …" where it is not the column's own
 	less, equal, more   string
 	descends, nullsLead bool
@@ -162,12 +169,12 @@ func loadOrder(ctx context.Context, conn *pgx.Conn, table cdc.Table, rel *cdc.Re
 	}
 	for _, x := range indexes {
 		if x.unique && len(without(x.names(), key)) == 0 {
-			return x.order(key, len(x.columns)), true, nil
+			return x.order(rel, key, len(x.columns)), true, nil
 		}
 	}
 	for _, x := range indexes {
 		if len(x.columns) >= len(key) && len(without(x.names()[:len(key)], key)) == 0 {
-			return x.order(key, len(key)), false, nil
+			return x.order(rel, key, len(key)), false, nil
 		}
 	}
 	concurrently := "CONCURRENTLY "
@@ -186,11 +193,12 @@ func (x *keyIndex) names() []string {
 	return names
 }
 
-func (x *keyIndex) order(key []string, n int) []orderColumn {
+func (x *keyIndex) order(rel *cdc.Relation, key []string, n int) []orderColumn {
 	order := make([]orderColumn, n)
 	for i, c := range x.columns[:n] {
-		o := orderColumn{key: slices.Index(key, c.name), expr: quote(c.name) + c.collate, typeSQL: c.typeSQL,
-			sort: c.less, behind: c.more, equal: c.equal, nulls: "NULLS LAST"}
+		o := keyColumn(rel, slices.Index(key, c.name))
+		o.expr += c.collate
+		o.sort, o.behind, o.equal, o.nulls = c.less, c.more, c.equal, "NULLS LAST"
 		if c.descends {
 			o.sort, o.behind = c.more, c.less
 		}
@@ -207,7 +215,7 @@ func loadKeyIndexes(ctx context.Context, conn *pgx.Conn, oid uint32) ([]*keyInde
 		return "(SELECT " + operatorName + " FROM pg_opclass c " + operatorJoins(strategy) + " WHERE c.oid = k.class)"
 	}
 	rows, err := conn.Query(ctx, `
-		SELECT i.indisunique, k.pos, a.attname, format_type(a.atttypid, -1),
+		SELECT i.indisunique, k.pos, a.attname,
 			coalesce((SELECT format(' COLLATE %I.%I', n.nspname, l.collname) FROM pg_collation l JOIN pg_namespace n ON n.oid = l.collnamespace
 				WHERE l.oid = k.coll AND l.oid <> a.attcollation), ''),
 			`+operator(btreeLess)+`, `+operator(btreeEqual)+`, `+operator(btreeMore)+`, k.opt & 1 <> 0, k.opt & 2 <> 0
@@ -223,7 +231,7 @@ func loadKeyIndexes(ctx context.Context, conn *pgx.Conn, oid uint32) ([]*keyInde
 	var unique bool
 	var pos int
 	var c indexColumn
-	dest := []any{&unique, &pos, &c.name, &c.typeSQL, &c.collate, &c.less, &c.equal, &c.more, &c.descends, &c.nullsLead}
+	dest := []any{&unique, &pos, &c.name, &c.collate, &c.less, &c.equal, &c.more, &c.descends, &c.nullsLead}
 	_, err = pgx.ForEachRow(rows, dest, func() error {
 		if pos == 1 {
 			indexes = append(indexes, &keyIndex{unique: unique})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -26,25 +27,31 @@ const (
 // and 'A' under a collation that ignores case): a row's own key is in the row. Of a
 // key that is not unique at most 16 rows come. Last and Done are not set.
 func (r *ChunkReader) Rows(ctx context.Context, keys [][]string) (*Chunk, error) {
-	return r.read(ctx, func(p *chunkPlan, c *Chunk) (err error) {
-		equal := make([]orderColumn, len(p.table.rel.Key))
-		for _, o := range p.order {
-			equal[o.key] = o
-		}
-		if len(p.order) < len(equal) {
-			rest, err := keyEquality(ctx, r.conn, p.table.rel)
-			if err != nil {
-				return err
-			}
-			for i, o := range equal {
-				if o.expr == "" {
-					equal[i] = rest[i]
-				}
-			}
+	return r.read(ctx, func(p *chunkPlan, c *Chunk) error {
+		equal, err := r.equal(ctx)
+		if err != nil {
+			return err
 		}
 		c.Rows, c.Bytes, err = r.fill.byKey(ctx, r.conn, p.table, p.from, equal, keys, true)
 		return err
 	})
+}
+
+// equal are the key columns with the operators of the plan's index; of a column
+// that is not in it, of any index.
+func (r *ChunkReader) equal(ctx context.Context) ([]orderColumn, error) {
+	p := r.plan
+	equal := make([]orderColumn, len(p.table.rel.Key))
+	if len(p.order) < len(equal) {
+		var err error
+		if equal, err = keyEquality(ctx, r.conn, p.table.rel); err != nil {
+			return nil, err
+		}
+	}
+	for _, o := range p.order {
+		equal[o.key] = o
+	}
+	return equal, nil
 }
 
 // Lookup reads rows by their keys under the snapshot's own view, on a connection of
@@ -107,8 +114,8 @@ func keyEquality(ctx context.Context, conn *pgx.Conn, rel *cdc.Relation) ([]orde
 	}
 	equal := make([]orderColumn, len(rel.Key))
 	for i, ordinal := range rel.Key {
-		name := rel.Columns[ordinal].Name
-		equal[i] = orderColumn{key: i, expr: quote(name), equal: columns[name].equals, typeSQL: columns[name].typeSQL}
+		equal[i] = keyColumn(rel, i)
+		equal[i].equal = columns[rel.Columns[ordinal].Name].equals
 	}
 	return equal, nil
 }
@@ -121,7 +128,7 @@ func byKeySQL(t *snapshotTable, from string, equal []orderColumn, indexed bool) 
 	arrays, names, where := make([]string, len(equal)), make([]string, len(equal)), make([]string, len(equal))
 	for i, o := range equal {
 		arrays[i], names[i] = fmt.Sprintf("$%d::text[]", i+1), fmt.Sprintf("k%d", i+1)
-		where[i] = fmt.Sprintf("%s %s CAST(k.k%d AS %s)", o.expr, o.equal, i+1, o.typeSQL)
+		where[i] = fmt.Sprintf("%s %s CAST(k.k%d AS %s)", o.expr, o.equal, i+1, o.typ)
 	}
 	limit := ""
 	if indexed {
@@ -155,7 +162,7 @@ func (f *filler) byKey(ctx context.Context, conn *pgx.Conn, t *snapshotTable, fr
 		}
 		types[i], formats[i] = pgtype.TextArrayOID, pgtype.BinaryFormatCode
 	}
-	f.begin(len(t.rel.Columns), len(keys), 1)
+	f.begin(len(t.rel.Columns), len(keys), math.MaxInt64)
 	if _, _, err := f.take(conn.PgConn().ExecParams(ctx, byKeySQL(t, from, equal, indexed), params, types, formats, nil), false); err != nil {
 		return nil, 0, err
 	}

@@ -37,7 +37,7 @@ type Reread struct {
 	Values      []cdc.Value // the columns asked for, in that order; valid until the next Reread
 }
 
-// GoneError says that a value cannot be read back because its table or column
+// GoneError says that a value or row cannot be read because its table or column
 // is no longer what the stream described.
 type GoneError struct {
 	Table string // schema.table of the stream
@@ -45,7 +45,7 @@ type GoneError struct {
 }
 
 func (e *GoneError) Error() string {
-	return fmt.Sprintf("read a row of %s back: %s is gone or was changed since", e.Table, e.What)
+	return fmt.Sprintf("read rows of %s: %s is gone or was changed since", e.Table, e.What)
 }
 
 // maxRereads bounds the prepared statements kept: relations change with DDL and
@@ -330,7 +330,6 @@ func operatorJoins(strategy int) string {
 
 type rereadColumn struct {
 	typeOID uint32
-	typeSQL string // its name without modifier
 	equals  string // operator, qualified
 }
 
@@ -338,7 +337,7 @@ type rereadColumn struct {
 // them have.
 func equalities(ctx context.Context, conn *pgx.Conn, oid uint32) (map[string]rereadColumn, error) {
 	rows, err := conn.Query(ctx, `
-		SELECT a.attname, a.atttypid, format_type(a.atttypid, -1), coalesce((
+		SELECT a.attname, a.atttypid, coalesce((
 			SELECT `+operatorName+`
 			FROM pg_index i CROSS JOIN unnest(i.indkey::int2[], i.indclass::oid[]) k(num, class)
 				JOIN pg_opclass c ON c.oid = k.class `+operatorJoins(btreeEqual)+`
@@ -351,7 +350,7 @@ func equalities(ctx context.Context, conn *pgx.Conn, oid uint32) (map[string]rer
 	columns := map[string]rereadColumn{}
 	var name string
 	var col rereadColumn
-	_, err = pgx.ForEachRow(rows, []any{&name, &col.typeOID, &col.typeSQL, &col.equals}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&name, &col.typeOID, &col.equals}, func() error {
 		columns[name] = col
 		return nil
 	})

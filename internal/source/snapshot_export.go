@@ -117,7 +117,7 @@ func (s *Source) attemptExport(ctx context.Context, tables []cdc.Table, slot str
 	if err != nil {
 		return nil, err
 	}
-	if err := s.lockTables(ctx, conn, tables); err != nil {
+	if err := s.lockTables(ctx, conn, tables, lockTimeout); err != nil {
 		return nil, err
 	}
 	if err := conn.Exec(ctx, "SET LOCAL lock_timeout = "+quoteLiteral(patience)).Close(); err != nil {
@@ -150,7 +150,7 @@ func (s *Source) attemptExport(ctx context.Context, tables []cdc.Table, slot str
 // lockTables takes ACCESS SHARE on every table and leaf, which keeps out what
 // would rewrite or drop them. A partitioned root's lock takes in its tree; ONLY
 // elsewhere, because inheritance children are captured as tables of their own.
-func (s *Source) lockTables(ctx context.Context, conn *pgconn.PgConn, tables []cdc.Table) error {
+func (s *Source) lockTables(ctx context.Context, conn *pgconn.PgConn, tables []cdc.Table, timeout time.Duration) error {
 	if len(tables) == 0 {
 		return nil
 	}
@@ -163,7 +163,7 @@ func (s *Source) lockTables(ctx context.Context, conn *pgconn.PgConn, tables []c
 	}
 	stop := s.watch(ctx, conn.PID(), "ACCESS SHARE lock of the snapshot")
 	err := conn.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d; LOCK TABLE %s IN ACCESS SHARE MODE",
-		lockTimeout.Milliseconds(), strings.Join(names, ", "))).Close()
+		timeout.Milliseconds(), strings.Join(names, ", "))).Close()
 	blocker := stop()
 	switch sqlState(err) {
 	case codeLockTimeout:
