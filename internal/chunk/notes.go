@@ -97,8 +97,5 @@ func (n *notes) move(from *notes) {
 	} else if from.lost {
 		n.lost, n.least, n.greatest = true, from.least, from.greatest
 	}
-	if from.any {
-		n.any, n.last = true, from.last
-	}
 	from.xids, from.lost, from.any = from.xids[:0], false, false
 }

@@ -119,23 +119,26 @@ func tell(t *testing.T, w *Window[string], call string) string {
 // TestMisuse: a caller that breaks the order of life is stopped.
 func TestMisuse(t *testing.T) {
 	s := parse(t, "10:10:")
-	for name, broken := range map[string]func(w *Window[int]){
-		"opened twice":                  func(w *Window[int]) { w.Open(); w.Open() },
-		"arrived twice":                 func(w *Window[int]) { w.Open(); w.Arrive(s, 8, nil); w.Arrive(s, 8, nil) },
-		"without its snapshot and":      func(w *Window[int]) { w.Open(); w.Arrive(Snapshot{}, 8, nil) },
-		"snapshot and position":         func(w *Window[int]) { w.Open(); w.Arrive(s, 0, nil) },
-		"taken before the stream":       func(w *Window[int]) { w.Open(); w.Arrive(s, 8, nil); w.Take() },
-		"before the stream has passed":  func(w *Window[int]) { w.Take() },
-		"a chunk taken before the":      func(w *Window[int]) { w.Open(); w.Arrive(s, 8, nil); w.Ready(8); w.Take(); w.Take() },
-		"chunk taken before the stream": func(w *Window[int]) { w.Open(); w.Arrive(s, 8, nil); w.Ready(8); w.Spoil(); w.Take() },
+	for _, c := range []struct {
+		name, want string
+		call       func(w *Window[int])
+	}{
+		{"opened twice", "opened twice", func(w *Window[int]) { w.Open(); w.Open() }},
+		{"arrived twice", "arrived twice", func(w *Window[int]) { w.Open(); w.Arrive(s, 8, nil); w.Arrive(s, 8, nil) }},
+		{"no snapshot", "without its snapshot", func(w *Window[int]) { w.Open(); w.Arrive(Snapshot{}, 8, nil) }},
+		{"no position", "without its snapshot and position", func(w *Window[int]) { w.Open(); w.Arrive(s, 0, nil) }},
+		{"taken and not ready", "before the stream has passed", func(w *Window[int]) { w.Open(); w.Arrive(s, 8, nil); w.Take() }},
+		{"taken and not opened", "before the stream has passed", func(w *Window[int]) { w.Take() }},
+		{"taken twice", "before the stream has passed", func(w *Window[int]) { w.Open(); w.Arrive(s, 8, nil); w.Ready(8); w.Take(); w.Take() }},
+		{"taken though spoiled", "before the stream has passed", func(w *Window[int]) { w.Open(); w.Arrive(s, 8, nil); w.Ready(8); w.Spoil(); w.Take() }},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) {
 			defer func() {
-				if got := fmt.Sprint(recover()); !strings.Contains(got, name) {
-					t.Errorf("got %q, want it to say %q", got, name)
+				if got := fmt.Sprint(recover()); !strings.Contains(got, c.want) {
+					t.Errorf("got %q, want %q in it", got, c.want)
 				}
 			}()
-			broken(NewWindow[int](1))
+			c.call(NewWindow[int](1))
 		})
 	}
 }
