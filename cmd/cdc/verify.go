@@ -16,6 +16,7 @@ import (
 
 	"cdc/internal/cdc"
 	"cdc/internal/config"
+	"cdc/internal/eventpipe"
 	"cdc/internal/pipeline"
 	"cdc/internal/sink"
 )
@@ -158,8 +159,8 @@ type verifyReport struct {
 }
 
 // verifyEvents verifies a pipeline of mode: events: its log, topics and views.
-func verifyEvents(context.Context, *config.Config, *config.Pipeline, sink.Config, *verifyFlags) ([]cdc.Verification, error) {
-	return nil, nil
+func verifyEvents(ctx context.Context, cfg *config.Config, p *config.Pipeline, sc sink.Config, f *verifyFlags) ([]cdc.Verification, error) {
+	return eventpipe.Verify(ctx, eventsConfig(cfg, p, sc, discard()), eventpipe.VerifyOptions{Patience: f.timeout})
 }
 
 // pipelines are the names of those the command is about.

@@ -98,7 +98,9 @@ func TestVerifyEverythingThatFollowsFromTheLog(t *testing.T) {
 	r.start()
 	r.until("ready, new views live", func(s cdc.Status) bool { return s.Ready && r.live() == 2 })
 	quiet := r.busy()
-	r.until("events come", func(s cdc.Status) bool { return s.Log.Published > 20 })
+	r.until("events come", func(s cdc.Status) bool {
+		return s.Log.Published > 20 && partOf(s, "view waiting").Position > 20
+	})
 	found := r.verify()
 	for _, subject := range []string{"log", topic, "view enrolments", "view waiting"} {
 		v := verdict(t, found, subject, cdc.VerdictEqual)
