@@ -60,7 +60,7 @@ type copier struct {
 	busy    bool       // a reader is on its way, or a ticket is awaited
 	turn    int        // counts the tables left
 	arrived *arrival   // a chunk that waits for the stream to pass
-	results chan func() error
+	results chan result
 	readers sync.WaitGroup
 	unlist  context.CancelFunc // ends the listing of ghosts
 	rows    int64              // written
@@ -78,8 +78,14 @@ type arrival struct {
 	then  func() error
 }
 
+// result is what a reader has delivered for the table in hand at its turn.
+type result struct {
+	turn int
+	then func() error
+}
+
 func newCopier(l *life) *copier {
-	return &copier{l: l, limit: cmp.Or(l.cfg.ChunkRows, chunkRows), results: make(chan func() error, 1)}
+	return &copier{l: l, limit: cmp.Or(l.cfg.ChunkRows, chunkRows), results: make(chan result, 1)}
 }
 
 // step does what can be done now. It is called between two changes.
@@ -90,9 +96,12 @@ func (k *copier) step(ctx context.Context) error {
 	k.inStep = true
 	defer func() { k.inStep = false }()
 	select {
-	case then := <-k.results:
+	case r := <-k.results:
+		if r.turn != k.turn {
+			break // of a table that was left
+		}
 		k.busy = false
-		if err := k.judge(then()); err != nil {
+		if err := k.judge(r.then()); err != nil {
 			return err
 		}
 	default:
@@ -147,6 +156,7 @@ func (k *copier) leave() {
 		})
 	}
 	k.turn++
+	k.busy = false
 	k.capture, k.window, k.suspects, k.reader, k.enc, k.rel, k.arrived, k.unlist = nil, nil, nil, nil, nil, nil, nil, nil
 }
 
@@ -161,12 +171,7 @@ func (k *copier) async(ctx context.Context, f func(ctx context.Context, deliver 
 		defer k.reading.Unlock()
 		f(ctx, func(then func() error) {
 			select {
-			case k.results <- func() error {
-				if k.turn != turn {
-					return nil
-				}
-				return then()
-			}:
+			case k.results <- result{turn, then}:
 			case <-ctx.Done():
 			}
 		})
@@ -179,10 +184,10 @@ func (k *copier) written(then func() error) {
 	k.busy = true
 	turn := k.turn
 	k.l.afterAck(func() error {
-		k.busy = false
 		if k.turn != turn {
 			return nil
 		}
+		k.busy = false
 		return k.judge(then())
 	})
 }
@@ -319,7 +324,10 @@ func (k *copier) overtake(r *route, c *cdc.Change) error {
 		}
 		return nil
 	}
-	if k.rel != nil && !sameShape(k.rel, r.rel) {
+	// While a chunk is read an event that lacks a column could take the place of the
+	// only row that has it.
+	lacking := k.arrived == nil && k.l.cfg.Toast != "fill" && slices.ContainsFunc(c.New, func(v cdc.Value) bool { return v.Kind == cdc.Unchanged })
+	if lacking || k.rel != nil && !sameShape(k.rel, r.rel) {
 		if k.window.Spoil(); !k.window.Active() {
 			k.arrived = nil
 		}

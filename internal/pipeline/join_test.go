@@ -3,8 +3,10 @@ package pipeline_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"cdc/internal/cdc"
+	"cdc/internal/pipeline"
 )
 
 // 139: killed while a table that joined a streaming pipeline is copied, with
@@ -100,5 +102,23 @@ func TestCase050Case055GoneWhenRead(t *testing.T) {
 				t.Errorf("state %s, %d restarts: %s", s.State, s.Restarts, s.Error)
 			}
 		})
+	}
+}
+
+// 166: a table that is made while the pipeline runs is published and copied; one
+// that cannot be captured stops nothing.
+func TestCase166TableMadeWhileRunning(t *testing.T) {
+	t.Parallel()
+	run := flowWith(t, func(c *pipeline.Config) { c.MonitorEvery = 100 * time.Millisecond }, `CREATE TABLE a(id int PRIMARY KEY)`)
+	run.db.Exec(t, `CREATE TABLE unkeyed(id int)`, `INSERT INTO unkeyed VALUES (1)`, `CREATE TABLE b(id int PRIMARY KEY, v text)`, `INSERT INTO b SELECT i, 'x' FROM generate_series(1, 100) i`)
+	run.db.Exec(t, `INSERT INTO a VALUES (1)`)
+	run.caughtUp()
+	run.db.Exec(t, `ALTER TABLE unkeyed ADD PRIMARY KEY (id)`)
+	run.wait("the new tables", func(s cdc.Status) bool { return s.Tables == 3 && s.State == cdc.StateStreaming && len(copies(s)) == 0 })
+	run.db.Exec(t, `UPDATE b SET v = 'y' WHERE id < 10`, `DELETE FROM b WHERE id = 50`, `INSERT INTO unkeyed VALUES (2)`)
+	run.settle()
+	for _, table := range []string{"a", "b", "unkeyed"} {
+		run.sameAsTable(table, "id")
+		run.inOrder(run.topic(table))
 	}
 }

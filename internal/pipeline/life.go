@@ -65,6 +65,8 @@ type life struct {
 	snapshot  cdc.LSN // consistent point while a snapshot is copied
 	running   uint64  // number of the last snapshot record
 
+	told string // the newest warning of lookForTables; of the monitor
+
 	replayTo cdc.LSN // end of the server's log when streaming began
 	tally    tally   // not yet in counts
 	bytes    uint64  // of the writer, as last counted

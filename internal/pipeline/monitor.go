@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -68,6 +70,9 @@ func (l *life) look(ctx context.Context) error {
 	if err := l.lookAtPublication(ctx); err != nil {
 		return err
 	}
+	if err := l.lookForTables(ctx); err != nil {
+		return err
+	}
 	l.view.mu.Lock()
 	l.view.whole = received
 	l.view.mu.Unlock()
@@ -89,6 +94,38 @@ func (l *life) lookAtPublication(ctx context.Context) error {
 		if members[c.table.OID] != c.member {
 			return fmt.Errorf("%w: table %s was dropped, or taken out of publication %q", errMonitor, c.table.FullName(), l.cfg.Source.Publication)
 		}
+	}
+	return nil
+}
+
+// lookForTables ends the life for a table that was made since and is to be
+// captured: the next one publishes and copies it. One that cannot be captured as
+// it is, is told of once and left alone: it must not stop the others.
+func (l *life) lookForTables(ctx context.Context) error {
+	matching, err := l.src.Matching(ctx)
+	if err != nil {
+		return err
+	}
+	var made []string
+	for oid, name := range matching {
+		if l.captures[oid] == nil {
+			made = append(made, name)
+		}
+	}
+	if len(made) == 0 {
+		return nil
+	}
+	slices.Sort(made)
+	_, err = l.src.Tables(ctx)
+	switch {
+	case err == nil:
+		return fmt.Errorf("%w: new tables: %s", errMonitor, strings.Join(made, ", "))
+	case !cdc.IsTerminal(err):
+		return err
+	}
+	if told := err.Error(); told != l.told {
+		l.told = told
+		l.log.Warn("new tables match and cannot be captured: mend that, else the next start is refused", "tables", made, "error", err)
 	}
 	return nil
 }

@@ -43,6 +43,28 @@ func (s *Source) Tables(ctx context.Context) ([]cdc.Table, error) {
 	return tables, nil
 }
 
+// Matching is which tables the configured patterns match now, by OID, with their
+// names, whether they can be captured or not.
+func (s *Source) Matching(ctx context.Context) (map[uint32]string, error) {
+	matching := map[uint32]string{}
+	err := s.retrySQL(ctx, func(c *pgx.Conn) error {
+		all, err := loadTables(ctx, c)
+		if err != nil {
+			return err
+		}
+		clear(matching)
+		chosen, _ := choose(all, s.cfg.Include, s.cfg.Exclude)
+		for _, t := range chosen {
+			matching[t.oid] = t.fullName()
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("resolve tables of %s: %w", s.target, err)
+	}
+	return matching, nil
+}
+
 // fault is one reason not to capture what was asked for.
 type fault struct{ reason, what, mend string }
 
