@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -28,12 +29,12 @@ const heap = "-Xmx512m"
 // clusterID is any base64 UUID; storage must be formatted with one.
 const clusterID = "MkU3OEVBNTcwNTJENDM2Qg"
 
-// properties configures one KRaft node. The short broker session makes a killed
+// properties configures a KRaft node. The short broker session makes a killed
 // broker come back in seconds (its controller waits for the old session to end),
 // and the log is cleaned only when a test asks for it.
 var properties = template.Must(template.New("server.properties").Parse(`process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{{.ControllerPort}}
+node.id={{.ID}}
+controller.quorum.voters={{.Voters}}
 listeners=PLAINTEXT://127.0.0.1:{{.Port}},CONTROLLER://127.0.0.1:{{.ControllerPort}}
 advertised.listeners=PLAINTEXT://{{.Advertise}}
 controller.listener.names=CONTROLLER
@@ -41,31 +42,66 @@ inter.broker.listener.name=PLAINTEXT
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
 log.dirs={{.Dir}}/data
 auto.create.topics.enable=false
-offsets.topic.replication.factor=1
+default.replication.factor={{.Replicas}}
+min.insync.replicas={{.InSync}}
+offsets.topic.replication.factor={{.Replicas}}
 offsets.topic.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
+transaction.state.log.replication.factor={{.Replicas}}
+transaction.state.log.min.isr={{.InSync}}
 transaction.state.log.num.partitions=1
 group.initial.rebalance.delay.ms=0
 broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=500
 controlled.shutdown.max.retries=1
-`))
+{{.More}}`))
 
-// apache is Apache Kafka in a JVM.
+// apache is Apache Kafka in a JVM: a cluster of its own, or a node of one.
 type apache struct {
 	java           string
 	version        string
 	jars           string // directory
+	options        []string
+	ID             int
 	Dir            string
 	Port           int
 	ControllerPort int
+	Voters         string // controllers of the cluster, id@address each
+	Replicas       int    // of topics that do not say, and of the broker's own
+	InSync         int    // min.insync.replicas of the same
 	Advertise      string // address that clients are told to use
+	More           string // further lines of the configuration
 	log            *child.Log
 	proc           *child.Process
 }
 
-func startApache(ctx context.Context, version, advertise string) (node, error) {
+// brief suits a JVM that lives for a test and may be killed in it: without the
+// second compiler it is up in half the time.
+const brief = "-XX:TieredStopAtLevel=1"
+
+// startApache starts a cluster of one node, its JVM with more options.
+func startApache(ctx context.Context, version, advertise string, options ...string) (node, error) {
+	a, err := newApache(ctx, version, 1)
+	if err != nil {
+		return nil, err
+	}
+	a.options = append(a.options, options...)
+	a.Voters = a.voter()
+	if a.Advertise = advertise; advertise == "" {
+		a.Advertise = a.addr()
+	}
+	if err := a.format(ctx); err != nil {
+		a.close()
+		return nil, err
+	}
+	if err := a.start(ctx); err != nil {
+		a.close()
+		return nil, err
+	}
+	return a, nil
+}
+
+// newApache is a node with a directory and free ports, still to be formatted.
+func newApache(ctx context.Context, version string, id int) (*apache, error) {
 	java, err := findJava(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("start Apache Kafka %s: %w", version, err)
@@ -74,18 +110,17 @@ func startApache(ctx context.Context, version, advertise string) (node, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "cdc-kafka-")
-	if err != nil {
+	a := &apache{java: java, version: version, jars: jars, options: []string{heap}, ID: id, Replicas: 1, InSync: 1, log: child.NewLog(nil)}
+	if a.Port, err = child.FreePort(); err != nil {
+		return nil, err
+	}
+	for a.ControllerPort = a.Port; a.ControllerPort == a.Port; {
+		if a.ControllerPort, err = child.FreePort(); err != nil {
+			return nil, err
+		}
+	}
+	if a.Dir, err = os.MkdirTemp("", "cdc-kafka-"); err != nil {
 		return nil, fmt.Errorf("make a directory for Kafka: %w", err)
-	}
-	a := &apache{java: java, version: version, jars: jars, Dir: dir, Advertise: advertise, log: child.NewLog(nil)}
-	if err := a.format(ctx); err != nil {
-		a.close()
-		return nil, err
-	}
-	if err := a.start(ctx); err != nil {
-		a.close()
-		return nil, err
 	}
 	return a, nil
 }
@@ -141,19 +176,8 @@ func kafkaJars(ctx context.Context, version string) (string, error) {
 	})
 }
 
-// format writes the configuration with free ports and makes the data directory.
-func (a *apache) format(ctx context.Context) (err error) {
-	if a.Port, err = child.FreePort(); err != nil {
-		return err
-	}
-	for a.ControllerPort = a.Port; a.ControllerPort == a.Port; {
-		if a.ControllerPort, err = child.FreePort(); err != nil {
-			return err
-		}
-	}
-	if a.Advertise == "" {
-		a.Advertise = a.addr()
-	}
+// format writes the configuration and makes the data directory.
+func (a *apache) format(ctx context.Context) error {
 	var text bytes.Buffer
 	if err := properties.Execute(&text, a); err != nil {
 		return fmt.Errorf("configure Kafka: %w", err)
@@ -161,7 +185,7 @@ func (a *apache) format(ctx context.Context) (err error) {
 	if err := os.WriteFile(a.properties(), text.Bytes(), 0o600); err != nil {
 		return fmt.Errorf("configure Kafka: %w", err)
 	}
-	out, err := exec.CommandContext(ctx, a.java, "-cp", a.jars+"/*", "kafka.tools.StorageTool", "format", "-t", clusterID, "-c", a.properties()).CombinedOutput()
+	out, err := exec.CommandContext(ctx, a.java, brief, "-cp", a.jars+"/*", "kafka.tools.StorageTool", "format", "-t", clusterID, "-c", a.properties()).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("format storage of Kafka %s: %w\n%s", a.version, err, bytes.TrimSpace(out))
 	}
@@ -172,19 +196,30 @@ func (a *apache) properties() string { return filepath.Join(a.Dir, "server.prope
 
 func (a *apache) addr() string { return "127.0.0.1:" + strconv.Itoa(a.Port) }
 
-func (a *apache) start(ctx context.Context) (err error) {
+// voter names the node's controller as controller.quorum.voters does.
+func (a *apache) voter() string { return fmt.Sprintf("%d@127.0.0.1:%d", a.ID, a.ControllerPort) }
+
+func (a *apache) start(ctx context.Context) error {
+	if err := a.launch(); err != nil {
+		return err
+	}
+	if err := awaitBroker(ctx, a.addr(), a.proc.Done()); err != nil {
+		return fmt.Errorf("start Kafka %s: %w\n%s", a.version, err, a.log.Tail())
+	}
+	return nil
+}
+
+// launch starts the JVM and does not wait for it.
+func (a *apache) launch() (err error) {
 	if a.proc != nil {
 		return fmt.Errorf("start Kafka %s: it is running (pid %d)", a.version, a.proc.PID)
 	}
-	cmd := exec.Command(a.java, heap, "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-		"-cp", a.jars+"/*", "kafka.Kafka", a.properties())
+	cmd := exec.Command(a.java, append(slices.Clone(a.options), "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+		"-cp", a.jars+"/*", "kafka.Kafka", a.properties())...)
 	cmd.Dir = a.Dir
 	cmd.Stdout, cmd.Stderr = a.log, a.log
 	if a.proc, err = child.Start(cmd, child.User{}, syscall.SIGKILL); err != nil {
 		return fmt.Errorf("start Kafka %s: %w", a.version, err)
-	}
-	if err := awaitBroker(ctx, a.addr(), a.proc.Done()); err != nil {
-		return fmt.Errorf("start Kafka %s: %w\n%s", a.version, err, a.log.Tail())
 	}
 	return nil
 }

@@ -107,6 +107,8 @@ func startNode(private bool, advertise string) (node, error) {
 	defer cancel()
 	version := os.Getenv(KafkaVariable)
 	switch {
+	case version != "" && private:
+		return startApache(ctx, version, advertise, brief)
 	case version != "":
 		return startApache(ctx, version, advertise)
 	case private:

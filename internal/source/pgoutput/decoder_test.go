@@ -266,6 +266,9 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		var d pgoutput.Decoder
 		tag, err := d.Decode(msg)
+		if got := footprint(&d); got > footprintLimit(msg) {
+			t.Fatalf("%x takes %d bytes for %d", msg, got, len(msg))
+		}
 		if err != nil {
 			return
 		}
