@@ -115,9 +115,7 @@ func (c *crew) watch(i *instance) {
 	c.mu.Unlock()
 	if again {
 		if _, err := c.start(""); err != nil {
-			c.mu.Lock()
-			c.failures = append(c.failures, err.Error())
-			c.mu.Unlock()
+			c.fail(err)
 		}
 	}
 }
@@ -191,7 +189,10 @@ func (i *instance) terminate() error {
 		return fmt.Errorf("instance %d still ran %v after SIGTERM", i.number, termLimit)
 	}
 	<-i.ended
-	if code := i.proc.ExitCode(); code != 0 && (i.point == "" || code > 0) {
+	if i.proc.ExitCode() < 0 && (i.point != "" || i.log.tail() == "") {
+		return nil // hit on its way, or so young that it did not listen for signals yet
+	}
+	if i.proc.ExitCode() != 0 {
 		return fmt.Errorf("instance %d ended with %w after SIGTERM", i.number, i.proc.Err())
 	}
 	return nil
@@ -265,8 +266,7 @@ func (c *crew) stop() error {
 	c.mu.Unlock()
 	for range 2 {
 		i := c.current()
-		err := i.terminate()
-		if err != nil || i.proc.ExitCode() == 0 {
+		if err := i.terminate(); err != nil || i.proc.ExitCode() == 0 {
 			return err
 		}
 		if _, err := c.start(""); err != nil {
@@ -305,6 +305,13 @@ func (c *crew) memory() int {
 		i.mu.Unlock()
 	}
 	return most
+}
+
+// fail notes what an instance did that it must not.
+func (c *crew) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failures = append(c.failures, err.Error())
 }
 
 // ended returns what instances have done by themselves.

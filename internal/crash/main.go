@@ -184,10 +184,21 @@ func (s *summary) job(ctx context.Context, program string, seeds <-chan uint64) 
 	if err != nil {
 		return err
 	}
-	defer l.close()
+	defer func() { l.close() }()
 	for seed := range seeds {
 		p := makePlan(seed, s.brokerOf(seed), s.limits)
 		r, err := l.run(ctx, p)
+		if err != nil && ctx.Err() == nil { // our own means: once more, with fresh ones
+			s.mu.Lock()
+			fmt.Fprintf(s.out, "seed %d: %v; it is run again on new servers\n", seed, err)
+			s.mu.Unlock()
+			l.close()
+			if l, err = newLane(program); err != nil {
+				l = &lane{}
+				return err
+			}
+			r, err = l.run(ctx, p)
+		}
 		if err != nil && ctx.Err() != nil {
 			return nil
 		}

@@ -107,7 +107,7 @@ func (n *nemesis) process(ctx context.Context, f fault) error {
 	case faultTerm:
 		i := n.crew.current()
 		if err := i.terminate(); err != nil {
-			return err
+			n.crew.fail(err)
 		}
 		if n.crew.current() != i { // hit at its fail point just before
 			n.killMain()
@@ -349,6 +349,7 @@ func (n *nemesis) network(ctx context.Context, f fault) error {
 	if side == "kafka" || side == "both" {
 		proxies = append(proxies, n.broker.proxy)
 	}
+	what, killed := strings.CutSuffix(what, "-and-kill")
 	for _, p := range proxies {
 		switch what {
 		case "cut":
@@ -373,11 +374,18 @@ func (n *nemesis) network(ctx context.Context, f fault) error {
 	if err := sleep(ctx, f.hold); err != nil {
 		return err
 	}
+	if killed {
+		n.killMain()
+	}
 	for _, p := range proxies {
 		p.Heal()
 		if what == "half-open" { // what was swallowed never comes
 			p.Cut()
 		}
+	}
+	if killed {
+		_, err := n.crew.start("")
+		return err
 	}
 	return nil
 }

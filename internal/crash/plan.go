@@ -173,19 +173,23 @@ const (
 	faultKDrop     = "kafka-answers-lost"
 	faultKRefuse   = "kafka-refused"
 	faultBothStall = "both-stall" // Postgres and Kafka at once
+	// The network goes, and cdc is killed with all that it has not been answered.
+	faultKStallKill = "kafka-stall-and-kill"
+	faultKHalfKill  = "kafka-half-open-and-kill"
+	faultPGHalfKill = "pg-half-open-and-kill"
 )
 
 // weights says how often a kind is drawn.
 var weights = map[string]int{
 	faultKill: 6, faultTerm: 3, faultPause: 3, faultPoint: 12, faultPGKill: 2, faultPGStop: 1, faultPGFast: 2,
 	faultSender: 3, faultSender9: 1, faultSnapshot: 4, faultPGCut: 3, faultPGStall: 2, faultPGDelay: 1, faultPGHalf: 2,
-	faultPGDrop: 2, faultPGRefuse: 1,
+	faultPGDrop: 2, faultPGRefuse: 1, faultPGHalfKill: 1,
 }
 
 // networked are those that need a broker outside of cdc.
 var networked = map[string]int{
 	faultZombie: 6, faultHandover: 2, faultKCut: 3, faultKStall: 2, faultKDelay: 1, faultKHalf: 3, faultKDrop: 5,
-	faultKRefuse: 1, faultBothStall: 1,
+	faultKRefuse: 1, faultBothStall: 1, faultKStallKill: 4, faultKHalfKill: 2,
 }
 
 // Points of cdc's life, see docs/TESTING.md. Those of a start are passed once or
@@ -255,6 +259,8 @@ func drawn(rnd *rand.Rand, kind string, steps int) fault {
 		settle: rnd.IntN(3) > 0, first: rnd.IntN(2) == 0,
 	}
 	switch kind {
+	case faultKStallKill, faultKHalfKill, faultPGHalfKill: // a progress record is written once a second
+		f.hold = ms(50, 1500)
 	case faultPGDrop, faultKDrop:
 		f.count = 1 + rnd.IntN(3)
 	case faultPoint:
