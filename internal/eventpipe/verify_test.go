@@ -104,7 +104,7 @@ func TestVerifyEverythingThatFollowsFromTheLog(t *testing.T) {
 	found := r.verify()
 	for _, subject := range []string{"log", topic, "view enrolments", "view waiting"} {
 		v := verdict(t, found, subject, cdc.VerdictEqual)
-		if v.Rows == 0 || v.Records < v.Rows || v.Position < 20 || v.Differences() != 0 {
+		if v.Rows == 0 || v.Records == 0 || v.Position < 20 || v.Differences() != 0 {
 			t.Errorf("%+v", v)
 		}
 	}

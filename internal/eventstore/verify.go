@@ -104,6 +104,7 @@ func (v *logCheck) run(ctx context.Context) error {
 		if err := v.lost(ctx); err != nil {
 			return err
 		}
+		v.Records += int64(len(v.waiting)) - v.Missing // got theirs meanwhile
 		v.waiting = nil
 	}
 	v.judge()

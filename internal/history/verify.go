@@ -252,8 +252,8 @@ func (v *verification) walk(ctx context.Context, pass int) error {
 		}
 	}
 	err := v.merge(ctx, pass, parts)
-	if err != nil && context.Cause(ctx) != nil {
-		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w: %w", cause, err)
 	}
 	return err
 }
