@@ -291,12 +291,17 @@ func (n *nemesis) awaitPostgres(ctx context.Context) error {
 	}
 }
 
+// streamed is the confirmed position of the slot that is read. A slot that is made
+// is active too, and may be dropped again by a copy that is begun anew.
+const streamed = "SELECT s.confirmed_flush_lsn FROM pg_replication_slots s JOIN pg_stat_replication r ON r.pid = s.active_pid" +
+	" WHERE NOT s.temporary AND s.database = current_database() AND s.confirmed_flush_lsn IS NOT NULL AND r.state IN ('catchup', 'streaming')"
+
 // awaitStream waits a while until the slot is read.
 func (n *nemesis) awaitStream(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, settleLimit)
 	defer cancel()
 	for {
-		rows, err := n.db.query(ctx, "SELECT 1 FROM pg_replication_slots WHERE active AND NOT temporary AND database = current_database()")
+		rows, err := n.db.query(ctx, streamed)
 		if err == nil && len(rows) > 0 {
 			return true
 		}

@@ -25,8 +25,8 @@ type sampler struct {
 	seed   *seed
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
-	// first is the slot's position when it was first seen, 0 for never: at or
-	// behind the place where the stream began.
+	// first is the slot's position when it was first seen to be read, 0 for never:
+	// at or behind the place where the stream began.
 	first   lsn
 	samples []sample
 }
@@ -56,11 +56,23 @@ func (m *sampler) look(ctx context.Context) {
 		return
 	}
 	if m.first == 0 {
-		m.first = confirmed
+		m.first = m.begun(ctx)
 	}
 	ends, err := m.seed.observer.Ends(ctx, m.seed.topics()...)
 	if err != nil || len(ends) == 0 {
 		return
 	}
 	m.samples = append(m.samples, sample{confirmed, ends})
+}
+
+func (m *sampler) begun(ctx context.Context) lsn {
+	rows, err := m.seed.db.query(ctx, streamed)
+	if err != nil || len(rows) != 1 {
+		return 0
+	}
+	at, err := parseLSN(rows[0][0])
+	if err != nil {
+		return 0
+	}
+	return at
 }
