@@ -121,9 +121,10 @@ func keyEquality(ctx context.Context, conn *pgx.Conn, rel *cdc.Relation) ([]orde
 }
 
 // byKeySQL reads the rows whose key columns are those of arrays of texts. The table
-// is joined as a subquery of its own, in which the names of the publication's row
-// filter can mean nothing else. Where an index serves the key it has a limit, which
-// keeps it a look-up per key whatever the planner thinks of the arrays.
+// is joined as a subquery of its own and under a name of ours: there the columns of
+// the publication's row filter, and k, can mean nothing else. Where an index serves
+// the key it has a limit, which keeps it a look-up per key whatever the planner
+// thinks of the arrays.
 func byKeySQL(t *snapshotTable, from string, equal []orderColumn, indexed bool) string {
 	arrays, names, where := make([]string, len(equal)), make([]string, len(equal)), make([]string, len(equal))
 	for i, o := range equal {
@@ -135,7 +136,7 @@ func byKeySQL(t *snapshotTable, from string, equal []orderColumn, indexed bool) 
 		limit = limitSQL(rowsPerKey, true)
 	}
 	return fmt.Sprintf("SELECT r.* FROM unnest(%s) AS k(%s) CROSS JOIN LATERAL (%s%s) AS r",
-		strings.Join(arrays, ", "), strings.Join(names, ", "), t.selectSQL(from, where...), limit)
+		strings.Join(arrays, ", "), strings.Join(names, ", "), t.selectSQL(from+" AS t", where...), limit)
 }
 
 // byKey reads the rows of keys.
