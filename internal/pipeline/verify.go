@@ -3,9 +3,7 @@ package pipeline
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,12 +22,12 @@ const (
 	verifySamples = 10
 	// leastShare is the memory the comparison of a table has at least: rows of all
 	// tables come from one snapshot, so all comparisons are open at once.
-	leastShare = 256 << 10
+	leastShare = 64 << 10
 	// tableAttempts bounds how often the tables are resolved again because one was
 	// dropped between that and its lock.
 	tableAttempts = 3
-	// DefaultVerifyTimeout is how long a verification waits for the pipeline to
-	// reach the place at which the tables were read.
+	// DefaultVerifyTimeout is how long a verification waits for older transactions
+	// to end, and for the pipeline to reach the place at which the tables were read.
 	DefaultVerifyTimeout = 10 * time.Minute
 	// DefaultVerifyRate is what a verification reads per second.
 	DefaultVerifyRate = 32 << 20
@@ -40,11 +38,13 @@ type VerifyOptions struct {
 	Rate    int64         // bytes read per second from Postgres and Kafka together; 0: no limit
 	Memory  int64         // bytes of all comparisons together; 0: compaction.DefaultCompareMemory
 	Dir     string        // for what does not fit into Memory; "": the system's
-	Timeout time.Duration // of the wait for the pipeline; 0: DefaultVerifyTimeout
+	Timeout time.Duration // of each wait: for older transactions, for the pipeline; 0: DefaultVerifyTimeout
 	// Difference, where set, is called for every difference, by one goroutine; its
 	// slices are valid until it returns. An error of it ends the verification.
 	Difference func(VerifyDifference) error
 }
+
+func (o *VerifyOptions) timeout() time.Duration { return cmp.Or(o.Timeout, DefaultVerifyTimeout) }
 
 // VerifyDifference is one key that differs.
 type VerifyDifference struct {
@@ -249,74 +249,6 @@ func (r *verification) wait(format string, args ...any) {
 	r.waiting = fmt.Sprintf(format, args...)
 }
 
-// snapshot begins the snapshot of the tables. Before it, it notes where the topics
-// end: what stands there was read from Postgres before the snapshot was.
-func (r *verification) snapshot(ctx context.Context) error {
-	for attempt := 1; ; attempt++ {
-		var tables []cdc.Table
-		for _, k := range r.open() {
-			tables = append(tables, k.c.table)
-		}
-		if len(tables) == 0 {
-			return nil
-		}
-		var err error
-		if _, r.before, err = r.l.client.Offsets(ctx, r.partitions()); err != nil {
-			return err
-		}
-		if r.sn, err = r.l.src.SnapshotBeside(ctx, tables, r.l.cfg.Workers); err == nil {
-			break
-		}
-		if ctx.Err() != nil || attempt == tableAttempts {
-			return err
-		}
-		now, errTables := r.l.src.Tables(ctx)
-		if errTables != nil {
-			return errors.Join(err, errTables)
-		}
-		if !r.dropMissing(now) {
-			return err
-		}
-	}
-	r.at = r.sn.LSN()
-	return r.memberships(ctx)
-}
-
-// dropMissing gives up the tables that are no more, and says whether there were any.
-func (r *verification) dropMissing(now []cdc.Table) bool {
-	there := map[uint32]bool{}
-	for _, t := range now {
-		there[t.OID] = true
-	}
-	found := false
-	for _, k := range r.open() {
-		if !there[k.c.table.OID] {
-			found = true
-			k.giveUp("", "the table was dropped, or dropped and made again, meanwhile")
-		}
-	}
-	return found
-}
-
-// memberships gives up the tables whose changes were not all streamed. The
-// snapshot's locks are held: they cannot be dropped any more.
-func (r *verification) memberships(ctx context.Context) error {
-	var oids []uint32
-	for _, k := range r.open() {
-		oids = append(oids, k.c.table.OID)
-	}
-	members, err := r.l.src.Memberships(ctx, oids)
-	if err != nil {
-		return err
-	}
-	for _, k := range r.open() {
-		if members[k.c.table.OID] != k.record.Member {
-			k.giveUp("", "the table was dropped and made again, or taken out of publication %q: the pipeline copies it anew", r.l.cfg.Source.Publication)
-		}
-	}
-	return nil
-}
-
 // prepare makes the comparisons. The memory is shared by the number of entries.
 func (r *verification) prepare(ctx context.Context) error {
 	starts, ends, err := r.l.client.Offsets(ctx, r.partitions())
@@ -355,22 +287,4 @@ func (r *verification) partitions() []cdc.TopicPartition {
 		}
 	}
 	return tps
-}
-
-// tableArgument writes a table as the command line takes it: names with anything
-// but letters, digits and '_' in double quotes, and then all of it in single ones.
-func tableArgument(t cdc.Table) string {
-	quote := func(s string) string {
-		for _, r := range s {
-			if r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') {
-				return `"` + strings.ReplaceAll(s, `"`, `""`) + `"`
-			}
-		}
-		return s
-	}
-	s := quote(t.Namespace) + "." + quote(t.Name)
-	if strings.Contains(s, `"`) {
-		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-	}
-	return s
 }

@@ -23,8 +23,6 @@ type check struct {
 	format *format.Format
 	parts  []checkPart
 	cmp    *compaction.Comparison
-	began  time.Time
-	took   time.Duration // of the reading of the topic
 
 	rows rowSide
 
@@ -87,7 +85,6 @@ func (k *check) giveUp(mend, format string, args ...any) {
 
 // begin takes down where the topic stands.
 func (k *check) begin(starts, before map[cdc.TopicPartition]int64) {
-	k.began = time.Now()
 	var cut []string
 	for i := range k.parts {
 		p := &k.parts[i]
@@ -227,4 +224,22 @@ func (k *check) close(log *slog.Logger) {
 		log.Warn("remove the files of a comparison", "table", k.name(), "error", err)
 	}
 	k.cmp = nil
+}
+
+// tableArgument writes a table as the command line takes it: names with anything
+// but letters, digits and '_' in double quotes, and then all of it in single ones.
+func tableArgument(t cdc.Table) string {
+	quote := func(s string) string {
+		for _, r := range s {
+			if r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') {
+				return `"` + strings.ReplaceAll(s, `"`, `""`) + `"`
+			}
+		}
+		return s
+	}
+	s := quote(t.Namespace) + "." + quote(t.Name)
+	if strings.Contains(s, `"`) {
+		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	}
+	return s
 }

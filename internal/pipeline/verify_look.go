@@ -94,11 +94,7 @@ func (k *check) judge(format *string, m memory, topic cdc.TopicState) {
 // await waits until the progress record has reached the place of the rows. It gives
 // everything up where that takes too long, or where the tables are copied anew.
 func (r *verification) await(ctx context.Context) error {
-	limit := r.o.Timeout
-	if limit == 0 {
-		limit = DefaultVerifyTimeout
-	}
-	late, cancel := context.WithTimeout(ctx, limit)
+	late, cancel := context.WithTimeout(ctx, r.o.timeout())
 	defer cancel()
 	defer r.wait("")
 	for {
