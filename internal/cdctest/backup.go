@@ -188,3 +188,14 @@ func own(t testing.TB, like, path string) {
 		}
 	}
 }
+
+// WriteFile makes or replaces a small file in the data directory, readable by the
+// server alone: a certificate, a key.
+func (p *PG) WriteFile(t testing.TB, name, text string) {
+	t.Helper()
+	path := filepath.Join(p.Dir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	own(t, p.Dir(), path)
+}

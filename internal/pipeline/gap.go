@@ -7,6 +7,7 @@ import (
 
 	"cdc/internal/cdc"
 	"cdc/internal/compaction"
+	"cdc/internal/source"
 )
 
 // gap is a stretch of changes that the server cannot send any more, that this
@@ -56,9 +57,19 @@ func (g *gap) healed(onGap string, mode SnapshotMode) bool {
 	return onGap == "resnapshot" && mode != SnapshotNever && g.cure != cureNone
 }
 
+// unreadableTries is how many lives in a row end by an internal error of the server
+// at the same place before its WAL counts as damaged: what passes, like a race with
+// another backend, passes before.
+const unreadableTries = 4
+
 // asGap recognises the gaps that show only while a life runs, and gives them the
 // range that the life knows of. Other errors stay as they are.
 func (l *life) asGap(err error) error {
+	if !errors.Is(err, source.ErrInternal) || l.advanced {
+		l.p.unreadable = 0
+	} else if l.p.unreadable++; l.p.unreadable >= unreadableTries {
+		err = cdc.Terminal("wal-unreadable", "", "%w, %d times in a row", err, l.p.unreadable)
+	}
 	var known *gap
 	var te *cdc.TerminalError
 	if !errors.As(err, &te) {

@@ -24,6 +24,9 @@ type Pipeline struct {
 	client *sink.Client
 	// broken is the gap that ended the life before, where the next one mends it.
 	broken *gap
+	// unreadable counts the lives in a row that ended by an internal error of the
+	// server without getting any further.
+	unreadable int
 
 	commands chan *command // to the life that streams
 

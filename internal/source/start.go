@@ -28,6 +28,10 @@ func (e *ErrSlotActive) Error() string {
 	return fmt.Sprintf("replication slot %q is in use by backend %d", e.Slot, e.PID)
 }
 
+// ErrInternal marks an error of the server's own (SQLSTATE class XX): WAL that it
+// cannot decode is one. It may pass; where it comes again at the same place it will not.
+var ErrInternal = errors.New("the server failed internally")
+
 // SQLSTATEs that decide what an error of the walsender means.
 const (
 	codeObjectInUse     = "55006"
@@ -36,6 +40,7 @@ const (
 	codeUndefinedFile   = "58P01" // WAL that is needed was removed
 	codeNotSupported    = "0A000" // publications that contradict each other
 	codeTooLarge        = "54000" // a row beyond 1 GiB of text
+	classInternal       = "XX"    // internal error, data or index corrupted
 )
 
 // Stream starts replication of the slot at from, the end of the last
@@ -154,6 +159,10 @@ func (s *Source) startError(ctx context.Context, from cdc.LSN, err error) error 
 		return cdc.Terminal("slot-missing", "Look for what dropped it; a new slot needs a new snapshot.",
 			"start replication from slot %q of %s at %s: %w", s.cfg.Slot, s.target, from, err)
 	case codeNotInState:
+		if slot, ok, readErr := s.Slot(ctx); readErr == nil && ok && (slot.WALStatus == "lost" || slot.Invalidation != "") {
+			return cdc.Terminal("slot-lost", "Copy the tables again: cdc drop PIPELINE, then cdc run.",
+				"start replication from slot %q of %s at %s: it was invalidated: %w", s.cfg.Slot, s.target, from, err)
+		}
 		return cdc.Terminal("slot-unusable", "If its wal_status is lost, drop the slot and take a new snapshot; else mend what the message names.",
 			"start replication from slot %q of %s at %s: %w", s.cfg.Slot, s.target, from, err)
 	}
@@ -180,6 +189,9 @@ func (s *Source) serverError(pg *pgconn.PgError, at cdc.LSN) error {
 			format, s.cfg.Slot, s.target, at, pg)
 	case codeNotInState:
 		return cdc.Terminal("slot-unusable", "Mend what the message names.", format, s.cfg.Slot, s.target, at, pg)
+	}
+	if strings.HasPrefix(pg.Code, classInternal) {
+		return fmt.Errorf(format+" (%w)", s.cfg.Slot, s.target, at, pg, ErrInternal)
 	}
 	return fmt.Errorf(format, s.cfg.Slot, s.target, at, pg)
 }
