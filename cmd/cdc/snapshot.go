@@ -44,6 +44,8 @@ tombstoned. It goes on after a restart where it was. Without --detach the comman
 			}
 			req := cdc.CopyRequest{Action: cdc.CopyStart, Tables: args}
 			switch {
+			case pause && resume, pause && cancel, resume && cancel:
+				return usageError("give one of --pause, --resume and --cancel")
 			case pause:
 				req.Action = cdc.CopyPause
 			case resume:
@@ -69,7 +71,6 @@ tombstoned. It goes on after a restart where it was. Without --detach the comman
 	f.BoolVar(&resume, "resume", false, "go on behind the last row that is acknowledged")
 	f.BoolVar(&cancel, "cancel", false, "give the copy up; what is written stays")
 	f.BoolVar(&detach, "detach", false, "return when the daemon has taken it on")
-	cmd.MarkFlagsMutuallyExclusive("pause", "resume", "cancel")
 	return cmd
 }
 
