@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -178,6 +179,12 @@ func (n *nemesis) point(ctx context.Context, f fault) error {
 	if f.point == "stop-confirm" {
 		n.awaitStream(ctx)
 		if err := i.leave(); err != nil {
+			return err
+		}
+	}
+	if slices.Contains(chunkPoints, f.point) {
+		n.awaitStream(ctx)
+		if err := n.snapshot(ctx); err != nil {
 			return err
 		}
 	}

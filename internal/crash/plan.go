@@ -51,7 +51,10 @@ func makePlan(seed uint64, kafka string, l limits) plan {
 			full:        rnd.IntN(5) == 0,
 		},
 	}
-	if p.early && rnd.IntN(2) == 0 {
+	switch rnd.IntN(8) {
+	case 0:
+		p.rows += 20_000 // several chunks
+	case 1, 2:
 		p.rows += 3000
 	}
 	sessions := 3 + rnd.IntN(2)
@@ -196,6 +199,7 @@ var networked = map[string]int{
 // twice, those of the flow often, those of a copy only while one is made.
 var (
 	startPoints = []string{"take-over", "takeover-init", "takeover-added", "takeover-ended", "takeover-marker", "progress-read", "publish", "stream-start"}
+	chunkPoints = []string{"chunk-read", "chunk-written", "chunk-acknowledged", "copy-rows", "copy-ghosts"} // once a copy is asked for
 	copyPoints  = []string{"snapshot-begin", "snapshot-rows", "snapshot-ghosts", "snapshot-finish", "snapshot-slot", "snapshot-progress"}
 )
 
@@ -266,7 +270,9 @@ func drawn(rnd *rand.Rand, kind string, steps int) fault {
 	case faultPoint:
 		f.stop = rnd.IntN(4) == 0
 		f.point, f.count = pick(rnd, startPoints...), 1
-		switch rnd.IntN(8) {
+		switch rnd.IntN(10) {
+		case 5, 6:
+			f.point = pick(rnd, chunkPoints...)
 		case 0, 1:
 			f.point, f.count = "produce-before", 1+rnd.IntN(8)
 		case 2, 3:

@@ -46,6 +46,11 @@ END $$`,
 	if p.config.full {
 		all = append(all, `ALTER TABLE items REPLICA IDENTITY FULL`)
 	}
+	all = append(all,
+		fmt.Sprintf(`INSERT INTO accounts(id, balance) SELECT i, %d FROM generate_series(1, %d) i`, accountBalance, accounts),
+		fmt.Sprintf(`INSERT INTO items(tenant, id, note, payload) SELECT t, i, 'first', repeat(t || '/' || i || ';', CASE WHEN i %% 2 = 0 THEN 600 ELSE 3 END) FROM generate_series(%d, 4) t, generate_series(1, %d) i`, sharedTenant, tenantKeys/2),
+		fmt.Sprintf(`INSERT INTO journal(id, v) SELECT i, 'first ' || i FROM generate_series(1, %d) i`, p.rows),
+	)
 	for _, t := range tables {
 		args := ""
 		for i, k := range t.key {
@@ -55,12 +60,9 @@ END $$`,
 			args += "'" + k + "'"
 		}
 		all = append(all,
+			fmt.Sprintf(`INSERT INTO audit.log(tbl, op, new) SELECT '%[1]s', 'i', to_jsonb(t) FROM %[1]s t`, t.name),
 			fmt.Sprintf(`CREATE TRIGGER row AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION audit.row(%s)`, t.name, args),
 			fmt.Sprintf(`CREATE TRIGGER truncated AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION audit.row()`, t.name))
 	}
-	return append(all,
-		fmt.Sprintf(`INSERT INTO accounts(id, balance) SELECT i, %d FROM generate_series(1, %d) i`, accountBalance, accounts),
-		fmt.Sprintf(`INSERT INTO items(tenant, id, note, payload) SELECT t, i, 'first', repeat(t || '/' || i || ';', CASE WHEN i %% 2 = 0 THEN 600 ELSE 3 END) FROM generate_series(%d, 4) t, generate_series(1, %d) i`, sharedTenant, tenantKeys/2),
-		fmt.Sprintf(`INSERT INTO journal(id, v) SELECT i, 'first ' || i FROM generate_series(1, %d) i`, p.rows),
-	)
+	return all
 }
