@@ -99,6 +99,7 @@ type Pipeline struct {
 	Delivery string   `yaml:"delivery" oneof:"exactly-once|at-least-once"`
 	Snapshot Snapshot `yaml:"snapshot" mode:"cdc"`
 	Messages Messages `yaml:"messages" mode:"cdc"`
+	Verify   Verify   `yaml:"verify" mode:"cdc"`
 
 	Toast      string `yaml:"toast" oneof:"fill|omit|placeholder|refuse" mode:"cdc"`
 	Truncate   string `yaml:"truncate" oneof:"tombstones|stop" mode:"cdc"`
@@ -117,8 +118,6 @@ type Pipeline struct {
 	Memory      Bytes         `yaml:"memory" min:"4MiB" max:"64GiB"`
 	Linger      time.Duration `yaml:"linger" min:"0s" max:"10s"`
 	Compression string        `yaml:"compression" oneof:"none|snappy|lz4|zstd"`
-
-	Verify Verify `yaml:"verify"`
 
 	Slot          Slot   `yaml:"slot"`
 	Publication   string `yaml:"publication"`
