@@ -45,11 +45,16 @@ const (
 // positions at once, and nothing is held but the batch of the log and a fetch a
 // partition.
 func Verify(ctx context.Context, cfg Config, o VerifyOptions) ([]cdc.Verification, error) {
+	return verify(ctx, cfg, o, verifyReaders)
+}
+
+// verify is Verify with so many partitions side by side.
+func verify(ctx context.Context, cfg Config, o VerifyOptions, readers int) ([]cdc.Verification, error) {
 	p := New(cfg)
 	defer p.Close()
 	l := newLife(p)
 	defer l.close()
-	v := &verification{l: l, o: o, checks: map[string]*topicCheck{}, began: time.Now()}
+	v := &verification{l: l, o: o, readers: readers, checks: map[string]*topicCheck{}, began: time.Now()}
 	if err := l.dial(ctx); err != nil {
 		return nil, err
 	}
@@ -69,12 +74,13 @@ func Verify(ctx context.Context, cfg Config, o VerifyOptions) ([]cdc.Verificatio
 
 // verification is one run of Verify.
 type verification struct {
-	l      *life
-	o      VerifyOptions
-	began  time.Time
-	wanted int64 // head of the log at the start
-	upto   int64 // compared up to here
-	head   int64 // no record has a higher position
+	l       *life
+	o       VerifyOptions
+	readers int // partitions side by side
+	began   time.Time
+	wanted  int64 // head of the log at the start
+	upto    int64 // compared up to here
+	head    int64 // no record has a higher position
 	// refused: the publication itself would not go on from here, because the log is
 	// not the one that was published.
 	refused *cdc.TerminalError
@@ -216,17 +222,17 @@ func (v *verification) offsets(ctx context.Context, all []cdc.TopicPartition) er
 	if err != nil {
 		return fmt.Errorf("ends of the topics: %w", err)
 	}
-	readers := 0
+	n := 0
 	for _, name := range slices.Sorted(maps.Keys(v.checks)) {
 		for _, p := range v.checks[name].parts {
 			p.start, p.end = start[p.tp], end[p.tp]
 			if p.start < p.end {
-				p.pass = readers / verifyReaders
-				readers++
+				p.pass = n / v.readers
+				n++
 			}
 		}
 	}
-	v.passes = (readers + verifyReaders - 1) / verifyReaders
+	v.passes = (n + v.readers - 1) / v.readers
 	return nil
 }
 
