@@ -56,7 +56,7 @@ func (s *Source) settle(ctx context.Context, c *pgx.Conn) error {
 		return err
 	}
 	defer s.waiting.set("")
-	pause, looked := settleFirst, time.Now()
+	pause, looked := settleFirst, time.Now().Add(settleMost-watchInterval) // the first look comes soon
 	for {
 		var over bool
 		err := c.QueryRow(ctx, `SELECT pg_snapshot_xmin(pg_current_snapshot()) >= $1::text::xid8`, pgx.QueryExecModeCacheStatement, fresh).Scan(&over)

@@ -109,6 +109,7 @@ func TestWaitsOfChunks(t *testing.T) {
 		t.Fatalf("a locked table: got %v, want LockedError", err)
 	}
 	exec("COMMIT")
+	r.lockWait = lockTimeout
 	if c := mustNext(t, r, nil, 100, 1<<20); len(c.Rows) != 50 {
 		t.Fatalf("afterwards: got %d rows", len(c.Rows))
 	}
