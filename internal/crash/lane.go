@@ -40,7 +40,6 @@ type lane struct {
 type broker struct {
 	*cdctest.StandaloneBroker
 	proxy *cdctest.Proxy
-	down  bool
 }
 
 func newLane(program string) (*lane, error) {

@@ -36,6 +36,7 @@ type result struct {
 	records    int
 	samples    int
 	hits       int // fail points that killed
+	fenced     int // instances that found themselves replaced
 	copies     int
 	committed  int64
 	unmarked   int // see check.go, matches
@@ -101,7 +102,7 @@ func (l *lane) run(ctx context.Context, p plan) (_ *result, err error) {
 	s.phase("prepared", began)
 	err = s.live(ctx)
 	s.took, s.memory, s.logs = time.Since(began), s.crew.memory(), s.crew.logs(4)
-	s.hits = s.crew.hits
+	s.hits, s.fenced = s.crew.hits, s.crew.fenced
 	return s.result, err
 }
 
