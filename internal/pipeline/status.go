@@ -85,6 +85,9 @@ func (l *life) describe(s *cdc.Status) {
 	s.Received, s.Acked, s.Confirmed = v.received, v.acked.End, v.confirmd
 	if v.stream != nil {
 		s.ServerEnd = v.stream.ServerEnd()
+		if why := v.stream.Held(); why != "" && s.Stalled == "" {
+			s.Stalled = why
+		}
 	}
 	if v.slot != nil {
 		s.SlotBytes, s.SlotSafe, s.SlotStatus = v.slot.Retained, v.slot.Safe, v.slot.WALStatus

@@ -34,6 +34,8 @@ type Stream struct {
 	// confirmed ≤ asm.seen: what is durable was received. It never goes back.
 	confirmed atomic.Uint64
 	serverEnd atomic.Uint64
+	held      atomic.Pointer[string] // see Held; nil for nothing
+	heldUp    bool                   // held is set
 
 	status  statusClock
 	taken   uint32    // messages since the clock was looked at
@@ -117,6 +119,10 @@ func (st *Stream) copyData(ctx context.Context, b []byte) (*cdc.Event, error) {
 	}
 	switch b[0] {
 	case pgoutput.TagXLogData:
+		if st.heldUp {
+			st.held.Store(nil)
+			st.heldUp = false
+		}
 		x, err := pgoutput.ParseXLogData(b)
 		if err != nil {
 			return nil, st.messageError(fmt.Errorf("%w: %w", ErrProtocol, err), 0)
@@ -173,7 +179,18 @@ func (st *Stream) other(msg pgproto3.BackendMessage) error {
 
 // notice logs what the server remarks. Postgres 18 only warns where a
 // publication is missing and streams on with nothing, or half: that is an error.
+// One that waits for a standby of synchronized_standby_slots (17) remarks on it
+// under the same code, again and again.
 func (st *Stream) notice(n *pgconn.Notice) error {
+	if n.Code == codeNotInState && n.Routine == standbyRoutine {
+		held := "the server waits for a standby: " + n.Message
+		if before := st.held.Load(); before == nil || *before != held {
+			st.held.Store(&held)
+			st.logNotice(n)
+		}
+		st.heldUp = true
+		return nil
+	}
 	if n.Code == codeNotInState {
 		return cdc.Terminal("publication-missing",
 			"The publication must have existed before the slot and ever since. If it did not, drop the slot and take a new snapshot.",
@@ -182,6 +199,19 @@ func (st *Stream) notice(n *pgconn.Notice) error {
 	}
 	st.logNotice(n)
 	return nil
+}
+
+// standbyRoutine is where the server remarks on a standby that is behind
+// (replication/slot.c); names of routines are not translated, messages are.
+const standbyRoutine = "StandbySlotsHaveCaughtup"
+
+// Held says what the server itself holds the stream back for; "" for nothing. It
+// may be called from anywhere.
+func (st *Stream) Held() string {
+	if held := st.held.Load(); held != nil {
+		return *held
+	}
+	return ""
 }
 
 func (st *Stream) connectNotice(n *pgconn.Notice) { st.logNotice(n) }
