@@ -290,7 +290,7 @@ func (s *topicSide) record(ctx context.Context, m *sink.Message) error {
 	if s.repeated(stamp) {
 		return nil
 	}
-	behind := stamp.Generation == s.generation && stamp.Position.Tx >= s.r.at
+	behind := standsBehind(stamp, s.generation, s.r.at)
 	dig, alive, older, err := s.digest.Digest(m.Value)
 	if err != nil {
 		s.k.giveUp("", "partition %d offset %d of topic %q: %v", s.p.tp.Partition, m.Offset, s.k.c.topic, err)
@@ -300,6 +300,12 @@ func (s *topicSide) record(ctx context.Context, m *sink.Message) error {
 		s.p.doubt(m)
 	}
 	return s.writer.Record(m.Key, dig, alive, older, behind, s.p.tp.Partition, m.Offset)
+}
+
+// standsBehind says that a record does not belong to the state at an LSN. Those of
+// another generation were left by a former pipeline: they stand before all.
+func standsBehind(s cdc.Stamp, generation cdc.Generation, at cdc.LSN) bool {
+	return s.Generation == generation && s.Position.Tx >= at
 }
 
 // repeated says that a record was written again by a replay (at-least-once): what
