@@ -33,11 +33,16 @@ type childConfig struct {
 	// it is passed. Empty: never.
 	Kill  string
 	Count int
-	Rows  bool // stop in order once stdin is closed
+	// Freeze stops it there instead (SIGSTOP), after it has logged frozen.
+	Freeze bool
+	Rows   bool // stop in order once stdin is closed
 	// ChunkRows and Copy: copy these tables by chunks once streaming.
 	ChunkRows int
 	Copy      []string
 }
+
+// frozen is what a process logs before it stops itself.
+const frozen = "frozen here"
 
 func child() int {
 	var c childConfig
@@ -56,7 +61,10 @@ func child() int {
 		if point != c.Kill {
 			return
 		}
-		if passed++; passed == c.Count {
+		if passed++; passed == c.Count && c.Freeze {
+			fmt.Fprintln(os.Stderr, frozen)
+			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		} else if passed == c.Count {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}
 		}
