@@ -3,6 +3,8 @@ package source
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -112,6 +114,37 @@ func TestWaitsOfChunks(t *testing.T) {
 	r.lockWait = lockTimeout
 	if c := mustNext(t, r, nil, 100, 1<<20); len(c.Rows) != 50 {
 		t.Fatalf("afterwards: got %d rows", len(c.Rows))
+	}
+}
+
+// On a standby chunks are read; what needs the primary says so, and a pulse is left
+// to it.
+func TestChunksOnAStandby(t *testing.T) {
+	t.Parallel()
+	pg := cdctest.PrivatePostgres(t, nil)
+	db := pg.Database(t)
+	s := openOps(t, db, nil, "CREATE TABLE t(id int PRIMARY KEY)", "INSERT INTO t VALUES (1), (2)")
+	mustPublish(t, s)
+	r := readerOf(t, s, "t")
+	if err := pg.Stop(t.Context(), "fast"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(pg.Dir(), "standby.signal"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := pg.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c := mustNext(t, r, nil, 10, 1000)
+	if end := mustLSN(t, db.Value(t, "SELECT pg_last_wal_replay_lsn()")); len(c.Rows) != 2 || c.High != end {
+		t.Errorf("got %d rows up to %s, want 2 up to %s", len(c.Rows), c.High, end)
+	}
+	if err := r.Pulse(t.Context()); err != nil {
+		t.Errorf("pulse: %v", err)
+	}
+	wantTerminal(t, s.Settle(t.Context()), "standby", "primary")
+	if err := pg.Stop(t.Context(), "fast"); err != nil { // nothing can be dropped there
+		t.Fatal(err)
 	}
 }
 
