@@ -58,7 +58,7 @@ func (r *repair) next(ctx context.Context) error {
 	}
 	k.written(func() error {
 		r.result.Upserts = k.rows - r.before
-		r.result.Left += int64(len(r.request.Keys)) - r.result.Upserts
+		r.result.Left += max(0, int64(len(r.request.Keys))-r.result.Upserts)
 		r.end(nil)
 		return nil
 	})

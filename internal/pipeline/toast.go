@@ -80,7 +80,9 @@ func fill(c *cdc.Change, missing []int, got source.Reread) {
 	for i, at := range missing {
 		c.New[at] = got.Values[i]
 	}
-	c.Refilled = !got.SameVersion
+	// Also where the version is of the change's own transaction: a later change of it
+	// may have written the value, and Postgres does not tell which one did.
+	c.Refilled = true
 }
 
 // pause waits a little and answers Postgres.
