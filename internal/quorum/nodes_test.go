@@ -1,8 +1,11 @@
 package quorum
 
 import (
+	"context"
+	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 
@@ -134,16 +137,23 @@ func (r *rig) committed() {
 // minInSync changes min.insync.replicas of the topics that rows are written to.
 func (r *rig) minInSync(n string) {
 	r.t.Helper()
-	res, err := kadm.NewClient(r.q.Client(r.t)).AlterTopicConfigs(r.t.Context(),
-		[]kadm.AlterConfig{{Name: "min.insync.replicas", Value: &n}}, r.topic("t"), r.topic("aud"))
-	if err == nil {
-		for _, topic := range res {
-			if topic.Err != nil {
-				err = topic.Err
+	for deadline := time.Now().Add(waitLimit); ; {
+		// A new client each time: it must not hold on to a controller that is frozen.
+		err := func() error {
+			ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
+			defer cancel()
+			res, err := kadm.NewClient(r.q.Client(r.t)).AlterTopicConfigs(ctx,
+				[]kadm.AlterConfig{{Name: "min.insync.replicas", Value: &n}}, r.topic("t"), r.topic("aud"))
+			for _, topic := range res {
+				err = errors.Join(err, topic.Err)
 			}
+			return err
+		}()
+		if err == nil {
+			return
 		}
-	}
-	if err != nil {
-		r.t.Fatalf("set min.insync.replicas: %v", err)
+		if time.Now().After(deadline) {
+			r.t.Fatalf("set min.insync.replicas: %v", err)
+		}
 	}
 }
