@@ -182,8 +182,9 @@ func (s *sequence) follow() string {
 			return fmt.Sprintf("record %d of the topic, %s: %s", i, r.brief(), fault)
 		}
 	}
+	shown := s.copied && s.state(s.next) != nil // by a copy, as the state of then
 	for ; s.next < len(s.want); s.next++ {
-		if s.streaming || s.must(s.want[s.next]) || s.copied && s.state(s.next) != nil {
+		if s.streaming || shown || s.must(s.want[s.next]) {
 			return fmt.Sprintf("lost: entry %d, %s, and what follows is not in the topic", s.next, s.want[s.next].row.brief())
 		}
 	}

@@ -136,6 +136,8 @@ func TestCheck(t *testing.T) {
 		{"a row missing from the copy", early(three()).got("r 2 13 c"), "key id=1: lost"},
 		{"of a transaction that is in the stream, a change passed over", early(newStory().put(1, 11, "a").put(2, 12, "b").drop(2)).got("c 1 11 a", "tx=101"), "key id=2: lost"},
 		{"a ghost of an earlier copy", early(newStory().put(1, 11, "a").drop(1)).got("r 1 11 a").got("d 1"), ""},
+		{"a ghost, come and gone again before the copy", early(newStory().put(1, 11, "a").drop(1).put(1, 12, "b").drop(1)).got("r 1 11 a").got("d 1"), ""},
+		{"a ghost, then back in the copy", early(newStory().put(1, 11, "a").drop(1).put(1, 12, "b")).got("r 1 11 a").got("d 1"), "lost"},
 		{"a ghost left alive", early(newStory().put(1, 11, "a").drop(1)).got("r 1 11 a"), "lost"},
 		{"come and gone before the copy", early(newStory().put(1, 11, "a").drop(1)), ""},
 		{"come and gone, but streamed", early(newStory().put(1, 11, "a").drop(1).put(1, 12, "b")).got("c 1 12 b"), ""},
