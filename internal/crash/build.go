@@ -22,12 +22,14 @@ type mutant struct {
 
 // mutants by name.
 var mutants = map[string]mutant{
-	// The progress record, and with it the slot, runs ahead of the acknowledgements.
-	"confirm-early": {"internal/pipeline/stream.go", "	acked := l.w.Acked()\n	if l.stream != nil &&", "	acked := l.mark\n	if l.stream != nil &&"},
+	// The slot is confirmed to what was read, acknowledged or not.
+	"confirm-early": {"internal/pipeline/stream.go", "		l.stream.Confirm(l.confirmed)\n	}\n	every", "		l.stream.Confirm(l.mark.End)\n	}\n	every"},
+	// Of a transaction that was cut off, the rest is left out.
+	"skip-too-much": {"internal/pipeline/route.go", "	if at.Compare(p.last) <= 0 {", "	if at.Tx <= p.last.Tx {"},
 	// What a partition already holds is written again.
 	"no-skip": {"internal/pipeline/route.go", "	if at.Compare(p.last) <= 0 {", "	if false {"},
 	// A start does not fence the instance before it.
-	"no-fence": {"internal/pipeline/begin.go", "	if l.cfg.Delivery == ExactlyOnce {", "	if l.cfg.Delivery == ExactlyOnce && l.memory == nil && l.p == nil {"},
+	"no-fence": {"internal/pipeline/begin.go", "	if l.cfg.Delivery == ExactlyOnce {", "	if false {"},
 	// A copy that is begun anew leaves rows alive that have gone meanwhile.
 	"no-ghosts": {"internal/pipeline/snapshot.go", "			if before[p.tp] <= starts[p.tp] {", "			if true {"},
 }
