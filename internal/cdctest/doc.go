@@ -43,6 +43,10 @@
 //	k := cdctest.PrivateKafka(t)             // a process of its own
 //	k.Kill(t); k.Start(t)                    // SIGKILL; same port, same data
 //	k, proxy := cdctest.ProxiedKafka(t)      // clients are led through the proxy
+//	k, lossy := cdctest.LossyKafka(t)        // loses chosen requests, or their answers
+//	lossy.LoseAnswers(kmsg.EndTxn, 0, 2)     // carried out; LoseRequests: never arrived
+//	q := cdctest.KafkaQuorum(t)              // three nodes of Apache Kafka, else a skip
+//	q.Kill(t, q.Leader(t, topic, 0))         // Stop, Start, Freeze, Thaw; Whole, Without
 //
 // # Faults
 //
