@@ -2,6 +2,7 @@ package pipeline_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -248,6 +249,60 @@ func TestVerifyUnchecked(t *testing.T) {
 	}
 }
 
+// cut removes the first record of each partition of a topic, which Kafka does not
+// allow of a compacted one. The pipeline must not be running: it would stop.
+func (r *rig) cut(topic string) {
+	r.t.Helper()
+	admin := kadm.NewClient(r.k.Client(r.t))
+	policy := func(value string) {
+		r.t.Helper()
+		res, err := admin.AlterTopicConfigs(r.t.Context(), []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "cleanup.policy", Value: &value}}, topic)
+		if err == nil {
+			_, err = res.On(topic, func(a *kadm.AlterConfigsResponse) error { return a.Err })
+		}
+		if err != nil {
+			r.t.Fatalf("cleanup.policy=%s of %s: %v", value, topic, err)
+		}
+		for deadline := time.Now().Add(waitLimit); ; time.Sleep(10 * time.Millisecond) { // until the broker has heard of it
+			found, err := admin.DescribeTopicConfigs(r.t.Context(), topic)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			if _, err := found.On(topic, func(c *kadm.ResourceConfig) error {
+				for _, config := range c.Configs {
+					if config.Key == "cleanup.policy" && config.MaybeValue() == value {
+						return nil
+					}
+				}
+				return errors.New("not yet")
+			}); err == nil {
+				return
+			}
+			if time.Now().After(deadline) {
+				r.t.Fatalf("%s does not get cleanup.policy=%s", topic, value)
+			}
+		}
+	}
+	policy("delete")
+	to := kadm.Offsets{}
+	for _, rec := range cdctest.Read(r.t, r.k.Brokers, topic) {
+		to.AddOffset(topic, rec.Partition, 1, -1)
+	}
+	for deadline := time.Now().Add(waitLimit); ; time.Sleep(10 * time.Millisecond) { // its log hears of it a little later
+		res, err := admin.DeleteRecords(r.t.Context(), to)
+		if err == nil {
+			err = res.Error()
+		}
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("cut %s: %v", topic, err)
+		}
+	}
+	policy("compact")
+}
+
 // A pipeline that stands still is waited for, and then said to; one that goes on in
 // time ends the wait. A topic that was cut meanwhile is no longer what was to be
 // compared.
@@ -257,7 +312,9 @@ func TestVerifyWaits(t *testing.T) {
 	run.finish()
 	found := run.verify(pipeline.VerifyOptions{Timeout: time.Second})
 	for _, v := range found {
-		if v.Verdict != cdc.VerdictUnchecked || !strings.Contains(v.Why, "is cdc run running?") || v.Mend != "cdc run" {
+		// On a machine that is busy enough the second may be over before the snapshot is there.
+		stands := strings.Contains(v.Why, "is cdc run running?") && v.Mend == "cdc run"
+		if v.Verdict != cdc.VerdictUnchecked || !stands && !strings.Contains(v.Why, "could not be read as of one place") {
 			t.Errorf("%s: got %+v, want it unchecked", v.Subject, v.Verification)
 		}
 	}
@@ -286,14 +343,7 @@ func TestVerifyWaits(t *testing.T) {
 			t.Fatalf("it does not wait: %+v", v.Progress())
 		}
 	}
-	admin := kadm.NewClient(run.k.Client(t))
-	to := kadm.Offsets{}
-	for _, rec := range cdctest.Read(t, run.k.Brokers, run.topic("cut")) {
-		to.AddOffset(run.topic("cut"), rec.Partition, 1, -1)
-	}
-	if _, err := admin.DeleteRecords(t.Context(), to); err != nil {
-		t.Fatal(err)
-	}
+	run.cut(run.topic("cut"))
 	run.rig.streaming()
 	run.pulse()
 	if err := <-done; err != nil {
