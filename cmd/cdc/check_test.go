@@ -193,7 +193,7 @@ pipelines:
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			path := file(t, tt.yaml)
-			for _, args := range [][]string{{"check"}, {"topics"}, {"tail", "x"}, {"drop", "a"}, {"status"}} {
+			for _, args := range [][]string{{"run"}, {"check"}, {"topics"}, {"tail", "x"}, {"drop", "a"}, {"status"}} {
 				code, out, errOut := command(t, append(args, "--config", path)...)
 				if code != exitUsage || out != "" || !strings.HasPrefix(errOut, path+":") || !strings.Contains(errOut, tt.want) {
 					t.Errorf("%v exits with %d: %q, want %d and %q in it", args, code, errOut, exitUsage, tt.want)
