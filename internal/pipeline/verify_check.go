@@ -29,10 +29,10 @@ type check struct {
 	mu     sync.Mutex
 	why    string // not empty: unchecked
 	mend   string
-	remark string
+	remark string // of a table that is not unchecked
 
-	found   cdc.Verification
 	samples []pendingSample
+	found   cdc.Verification // once compared
 }
 
 // rowSide takes the rows of the table: one goroutine.
@@ -157,10 +157,10 @@ func rowKey(id []byte) []string {
 
 // compare finds the differences, once both sides are read.
 func (k *check) compare(ctx context.Context, r *verification) error {
+	doubted := int64(0)
 	v, err := k.cmp.Differences(func(d compaction.Difference) error {
 		if d.Kind == compaction.DifferenceDifferent && k.doubts(d.Partition, d.Offset) {
-			k.found.Superseded++
-			k.found.Different--
+			doubted++
 			return nil
 		}
 		if len(k.samples) < verifySamples {
@@ -182,9 +182,9 @@ func (k *check) compare(ctx context.Context, r *verification) error {
 	if err != nil {
 		return fmt.Errorf("compare table %s: %w", k.name(), err)
 	}
-	v.Superseded += k.found.Superseded
-	v.Different += k.found.Different
 	k.found = v
+	k.found.Different -= doubted
+	k.found.Superseded += doubted
 	k.found.Samples = k.show(ctx, r)
 	if err := k.cmp.Close(); err != nil {
 		return fmt.Errorf("compare table %s: %w", k.name(), err)
