@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"cdc/internal/cdc"
@@ -174,6 +175,45 @@ func TestCase180ZombieInEveryPartition(t *testing.T) {
 		}
 	}
 	onceInOrder(t, seenAt(t, k.Brokers, tps[0].Topic, len(tps)), len(tps))
+}
+
+// 182: the last position on the broker of make test-kafka: behind a pile of markers,
+// at the end of large and compressed batches, and where the log starts above it.
+func TestCase182LastPositionOnEveryBroker(t *testing.T) {
+	k := cdctest.Kafka(t)
+	c := dialConfig(t, Config{Brokers: k.Brokers})
+	for _, codec := range []string{"none", "zstd"} {
+		t.Run(codec, func(t *testing.T) {
+			tps := parts(k.Prefix+codec, 2)
+			must(t, c.CreateTopic(testContext(t), cdc.TopicSpec{Name: tps[0].Topic, Partitions: len(tps), Replication: 1}, nil))
+			cfg := WriterConfig{TransactionalID: k.Prefix + codec, Compression: codec}
+			w := owner(t, c, cfg, tps)
+			lastStamp(t, w, tps[0], 0)
+			for row := uint64(1); row <= 3000; row++ {
+				put(t, w, tps[0], row)
+			}
+			must(t, w.Flush(testContext(t)))
+			lastStamp(t, w, tps[0], 3000)
+			for range 8 {
+				must(t, w.Close())
+				w = owner(t, c, cfg, tps)
+			}
+			lastStamp(t, w, tps[0], 3000)
+			lastStamp(t, w, tps[1], 0)
+			put(t, w, tps[0], 3001) // a batch of one
+			must(t, w.Flush(testContext(t)))
+			lastStamp(t, w, tps[0], 3001)
+			_, ends, err := c.Offsets(testContext(t), tps)
+			must(t, err)
+			var gone kadm.Offsets
+			gone.AddOffset(tps[0].Topic, tps[0].Partition, ends[tps[0]], -1)
+			res, err := kadm.NewClient(k.Client(t)).DeleteRecords(testContext(t), gone)
+			must(t, err)
+			must(t, res.Error())
+			lastStamp(t, w, tps[0], 0)
+			must(t, w.Close())
+		})
+	}
 }
 
 // 181: the broker is killed in the moment it calls the transaction of the fence
