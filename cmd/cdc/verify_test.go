@@ -57,9 +57,21 @@ func TestVerifyAndRepair(t *testing.T) {
 	r := onCluster(t)
 	r.db.Exec(t, "CREATE TABLE t(id int PRIMARY KEY, v text)", "INSERT INTO t SELECT i, 'x' FROM generate_series(1, 30) i",
 		"CREATE TABLE pulse(id int PRIMARY KEY, n int)", "INSERT INTO pulse VALUES (1, 0)")
-	p := r.start(r.yaml())
+	p := r.start(r.yaml("verify: {every: 500ms}"))
 	r.records(r.topic("t"), 30)
 	r.pulse()
+	series := fmt.Sprintf(`cdc_verify_unchecked{pipeline=%q,subject="public.t"} 0`, r.db.Name)
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		if _, body := r.get("/metrics"); strings.Contains(body, series) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the daemon does not verify\n%s", p.Output())
+		}
+	}
+	if _, out, _ := command(t, "status", "--config", p.Config); !strings.Contains(out, "of 2 equal") {
+		t.Errorf("status after a verification:\n%s", out)
+	}
 	run := func(want int, args ...string) string {
 		t.Helper()
 		code, out, errOut := command(t, append(args, "--config", p.Config)...)
