@@ -265,6 +265,10 @@ func drawn(rnd *rand.Rand, kind string, steps int) fault {
 	switch kind {
 	case faultKStallKill, faultKHalfKill, faultPGHalfKill: // a progress record is written once a second
 		f.hold = ms(50, 1500)
+	case faultZombie: // most of them with a request in hand
+		if rnd.IntN(3) > 0 {
+			f.kind, f.stop, f.settle, f.point, f.count = faultPoint, true, true, "produce-before", 1+rnd.IntN(6)
+		}
 	case faultPGDrop, faultKDrop:
 		f.count = 1 + rnd.IntN(3)
 	case faultPoint:
