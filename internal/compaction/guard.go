@@ -103,6 +103,9 @@ func (g *Guard) Check(ctx context.Context) error {
 	}
 	var dangers []Fault
 	for _, name := range slices.Sorted(slices.Values(names)) {
+		if actual[name].Partitions > 0 && len(actual[name].Config) == 0 {
+			continue // deleted between the two requests of a look: the next one says what it is now
+		}
 		dangers = append(dangers, g.weigh(specs[name], actual[name])...)
 	}
 	return refuse(dangers)

@@ -3,6 +3,7 @@ package pipeline_test
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -46,17 +47,35 @@ func (r *rig) makeAgain(name string) {
 			settings[c.Key] = c.Value
 		}
 	}
+	before, err := adm.ListTopics(r.t.Context(), name)
+	if err != nil {
+		r.t.Fatal(err)
+	}
 	r.deleteTopic(name)
-	for { // a broker deletes after it has answered
+	// A broker deletes and creates after it has answered.
+	for deadline := time.Now().Add(waitLimit); ; time.Sleep(20 * time.Millisecond) {
 		_, err := adm.CreateTopic(r.t.Context(), int32(r.cfg.Partitions), 1, settings, name)
-		if err == nil {
-			return
-		}
-		if !errors.Is(err, kerr.TopicAlreadyExists) {
+		if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
 			r.t.Fatal(err)
 		}
-		time.Sleep(20 * time.Millisecond)
+		now, err := adm.ListTopics(r.t.Context(), name)
+		if err == nil && now[name].Err == nil && len(now[name].Partitions) > 0 && now[name].ID != before[name].ID {
+			return
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("topic %s is not there again: %v", name, now[name].Err)
+		}
 	}
+}
+
+// failsEither waits for a terminal error with one of two reasons.
+func (r *running) failsEither(a, b string) *cdc.TerminalError {
+	r.t.Helper()
+	r.wait("failure", func(s cdc.Status) bool { return s.State == cdc.StateFailed })
+	if r.p.Status().Reason == b {
+		return r.fails(b)
+	}
+	return r.fails(a)
 }
 
 // A state topic is deleted while the pipeline runs.
@@ -187,13 +206,38 @@ func TestG6ProgressDamaged(t *testing.T) {
 		{"deleted", "slot-without-progress", func(_ *testing.T, r *rig) { r.deleteTopic(r.cfg.Progress) }},
 		{"truncated", "slot-without-progress", func(t *testing.T, r *rig) {
 			adm := kadm.NewClient(r.k.Client(t))
-			ends, err := adm.ListEndOffsets(t.Context(), r.cfg.Progress)
-			if err == nil {
-				_, err = adm.DeleteRecords(t.Context(), ends.Offsets())
+			policy := func(value string) { // Kafka deletes no records of a topic that is compacted alone
+				if _, err := adm.AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: "cleanup.policy", Value: &value}}, r.cfg.Progress); err != nil {
+					t.Fatal(err)
+				}
+				for deadline := time.Now().Add(waitLimit); ; time.Sleep(20 * time.Millisecond) { // brokers learn it a moment later
+					configs, err := adm.DescribeTopicConfigs(t.Context(), r.cfg.Progress)
+					if err == nil && slices.ContainsFunc(configs[0].Configs, func(c kadm.Config) bool { return c.Key == "cleanup.policy" && c.MaybeValue() == value }) {
+						return
+					}
+					if time.Now().After(deadline) {
+						t.Fatalf("cleanup.policy is not %s: %v", value, err)
+					}
+				}
 			}
+			policy("compact,delete")
+			ends, err := adm.ListEndOffsets(t.Context(), r.cfg.Progress)
 			if err != nil {
 				t.Fatal(err)
 			}
+			for deadline := time.Now().Add(waitLimit); ; time.Sleep(20 * time.Millisecond) { // a change of policy is not there at once
+				gone, err := adm.DeleteRecords(t.Context(), ends.Offsets())
+				if err == nil {
+					err = gone.Error()
+				}
+				if err == nil {
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatal(err)
+				}
+			}
+			policy("compact")
 		}},
 		{"corrupt", "progress-unreadable", func(_ *testing.T, r *rig) { r.produce(r.cfg.Progress, 0, "progress", `{"format":1,"end":`) }},
 		{"a foreign record", "progress-unreadable", func(_ *testing.T, r *rig) { r.produce(r.cfg.Progress, 0, "somebody's", `{}`) }},
