@@ -29,14 +29,13 @@ type checker struct {
 	streamed map[uint64]bool // low 32 bits of the ids of transactions that are in a topic
 	findings []string
 	found    int
-	unmarked int // values of a later version of the same transaction
 }
 
 // findingsKept bounds the report.
 const findingsKept = 12
 
-// check returns what is wrong. unmarked: see matches.
-func check(e evidence) (findings []string, unmarked int) {
+// check returns what is wrong.
+func check(e evidence) []string {
 	c := &checker{evidence: e, streamed: map[uint64]bool{}}
 	for _, keys := range e.records {
 		for _, records := range keys {
@@ -54,7 +53,7 @@ func check(e evidence) (findings []string, unmarked int) {
 	if c.found > len(c.findings) {
 		c.findings = append(c.findings, fmt.Sprintf("… %d findings in all", c.found))
 	}
-	return c.findings, c.unmarked
+	return c.findings
 }
 
 func (c *checker) complain(format string, args ...any) {
@@ -281,7 +280,7 @@ func (s *sequence) copy(r record) string {
 
 // matches says that a record is what an entry says. A value that was stored apart
 // and left alone may be missing, or that of a later version, where the record
-// says so; that of a later version of the same transaction goes without saying.
+// says so.
 func (s *sequence) matches(r record, e entry, n int) bool {
 	if r.row == nil || e.row == nil {
 		return r.row == nil && e.row == nil
@@ -297,9 +296,7 @@ func (s *sequence) matches(r record, e entry, n int) bool {
 		switch {
 		case there && have == v:
 		case !there && slices.Contains(r.lacks, c):
-		case there && r.refilled && s.later(c, have, n, false):
-		case there && s.later(c, have, n, true):
-			s.unmarked++
+		case there && r.refilled && s.later(c, have, n):
 		default:
 			return false
 		}
@@ -312,12 +309,9 @@ func (s *sequence) matches(r record, e entry, n int) bool {
 	return true
 }
 
-// later says that a column has a value in a version behind n; same: one of the
-// same transaction.
-func (s *sequence) later(column, value string, n int, same bool) bool {
-	return slices.ContainsFunc(s.want[n+1:], func(e entry) bool {
-		return e.row != nil && e.row[column] == value && (!same || e.xid == s.want[n].xid)
-	})
+// later says that a column has a value in a version behind n.
+func (s *sequence) later(column, value string, n int) bool {
+	return slices.ContainsFunc(s.want[n+1:], func(e entry) bool { return e.row != nil && e.row[column] == value })
 }
 
 // wrong names what is the matter with a record that does not come next.

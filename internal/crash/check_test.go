@@ -80,7 +80,7 @@ func (s *story) check(t *testing.T) string {
 	if err != nil {
 		return err.Error()
 	}
-	findings, _ := check(evidence{
+	findings := check(evidence{
 		audit: s.audit, records: map[string]map[string][]record{"journal": records}, rows: map[string]map[string]row{"journal": s.rows},
 		samples: s.samples, topic: func(name string) string { return name }, commits: s.commits, strict: s.strict, cut: s.cut,
 	})
@@ -214,13 +214,13 @@ func TestCheckBankAndTable(t *testing.T) {
 		e.audit = append(e.audit, change{seq: int64(id), xid: uint64(id), table: "accounts", op: "i", new: r})
 		e.records["accounts"][key], e.rows["accounts"][key] = []record{{op: "c", row: r}}, r
 	}
-	if got, _ := check(e); len(got) > 0 {
+	if got := check(e); len(got) > 0 {
 		t.Errorf("got %q, want nothing", got)
 	}
 	key, _ := account(2, 0)
 	delete(e.rows["accounts"], key)
 	e.sum = 250
-	got, _ := check(e)
+	got := check(e)
 	text := strings.Join(got, "\n")
 	for _, want := range []string{"add up to 200, want 250", "the row is gone from the table"} {
 		if !strings.Contains(text, want) {

@@ -172,11 +172,11 @@ type summary struct {
 	out   io.Writer
 	began time.Time
 
-	mu                                                                          sync.Mutex
-	failed                                                                      []uint64
-	took                                                                        []time.Duration
-	changes, records, samples, hits, faults, copies, memoryKB, unmarked, fenced int
-	committed                                                                   int64
+	mu                                                                sync.Mutex
+	failed                                                            []uint64
+	took                                                              []time.Duration
+	changes, records, samples, hits, faults, copies, memoryKB, fenced int
+	committed                                                         int64
 }
 
 func (s *summary) job(ctx context.Context, program string, seeds <-chan uint64) error {
@@ -226,7 +226,6 @@ func (s *summary) add(r *result) {
 	s.copies += r.copies
 	s.faults += len(r.plan.faults)
 	s.committed += r.committed
-	s.unmarked += r.unmarked
 	s.memoryKB = max(s.memoryKB, r.memory)
 	if r.failed() {
 		s.failed = append(s.failed, r.plan.seed)
@@ -262,9 +261,6 @@ func (s *summary) print() {
 	fmt.Fprintf(s.out, "%d seeds in %v (median %v, slowest %v): %d faults, %d fail points hit, %d instances fenced, %d copies while streaming; %d transactions, %d changes, %d records; %d samples of the slot; at most %d MiB\n",
 		len(s.took), time.Since(s.began).Round(time.Second), s.took[len(s.took)/2].Round(time.Millisecond), s.took[len(s.took)-1].Round(time.Millisecond),
 		s.faults, s.hits, s.fenced, s.copies, s.committed, s.changes, s.records, s.samples, s.memoryKB>>10)
-	if s.unmarked > 0 {
-		fmt.Fprintf(s.out, "%d values left alone were filled in with those of a later version of the same transaction, unmarked\n", s.unmarked)
-	}
 	if len(s.failed) > 0 {
 		slices.Sort(s.failed)
 		fmt.Fprintf(s.out, "FAILED: seeds %v\n", s.failed)

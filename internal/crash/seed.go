@@ -39,7 +39,6 @@ type result struct {
 	fenced     int // instances that found themselves replaced
 	copies     int
 	committed  int64
-	unmarked   int // see check.go, matches
 	phases     string
 }
 
