@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"cdc/internal/cdc"
 
@@ -65,6 +66,7 @@ type Snapshot struct {
 var (
 	errSnapshotClosed   = errors.New("snapshot is closed")
 	errSnapshotFinished = errors.New("snapshot is finished")
+	errGaveWay          = errors.New("a table is locked by somebody who waits for this snapshot")
 	errSnapshotBeside   = errors.New("snapshot is for reading alone")
 )
 
@@ -81,11 +83,7 @@ func (s *Source) Snapshot(ctx context.Context, tables []cdc.Table, workers int) 
 	if err := s.checkReadable(ctx, tables, 2); err != nil {
 		return nil, fmt.Errorf("snapshot of %s: %w", s.target, err)
 	}
-	ex, err := s.openExporter(ctx, tables, snapshotSlot(s.cfg.Slot))
-	if err != nil {
-		return nil, fmt.Errorf("snapshot of %s: %w", s.target, err)
-	}
-	return s.copyFrom(ctx, ex, tables, workers)
+	return s.beginSnapshot(ctx, tables, workers, false)
 }
 
 // SnapshotBeside is a Snapshot for reading alone, beside whatever the pipeline does
@@ -95,25 +93,56 @@ func (s *Source) SnapshotBeside(ctx context.Context, tables []cdc.Table, workers
 	if err := s.checkReadable(ctx, tables, 1); err != nil {
 		return nil, fmt.Errorf("snapshot of %s: %w", s.target, err)
 	}
-	ex, err := s.openExporter(ctx, tables, besideSlot(s.cfg.Slot))
-	if err != nil {
-		return nil, fmt.Errorf("snapshot of %s: %w", s.target, err)
-	}
-	if err := ex.dropSlot(ctx); err != nil {
-		ex.close()
-		return nil, fmt.Errorf("snapshot of %s: %w", s.target, err)
-	}
-	return s.copyFrom(ctx, ex, tables, workers)
+	return s.beginSnapshot(ctx, tables, workers, true)
 }
 
-func (s *Source) copyFrom(ctx context.Context, ex *exporter, tables []cdc.Table, workers int) (*Snapshot, error) {
+// beginSnapshot begins again where another session would have to wait for this
+// snapshot and the snapshot for it.
+func (s *Source) beginSnapshot(ctx context.Context, tables []cdc.Table, workers int, beside bool) (*Snapshot, error) {
+	for n := 1; ; n++ {
+		sn, err := s.attemptSnapshot(ctx, tables, workers, beside)
+		if err == nil {
+			return sn, nil
+		}
+		if !errors.Is(err, errGaveWay) || n == lockAttempts {
+			return nil, fmt.Errorf("snapshot of %s: %w", s.target, err)
+		}
+		s.log.Info("somebody waits for a table that the snapshot has locked: beginning the snapshot again behind them", "error", err)
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(slotPause):
+		}
+	}
+}
+
+func (s *Source) attemptSnapshot(ctx context.Context, tables []cdc.Table, workers int, beside bool) (_ *Snapshot, err error) {
+	slot := snapshotSlot(s.cfg.Slot)
+	if beside {
+		slot = besideSlot(s.cfg.Slot)
+	}
+	ex, err := s.openExporter(ctx, tables, slot)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			ex.close()
+		}
+	}()
+	if beside {
+		if err := ex.dropSlot(ctx); err != nil {
+			return nil, err
+		}
+	}
 	planned, err := s.planSnapshot(ctx, tables)
 	if err != nil {
-		ex.close()
-		return nil, fmt.Errorf("snapshot of %s: %w", s.target, err)
+		return nil, gaveWay(err)
 	}
 	sn := newSnapshot(s, ex, planned, workers)
-	sn.start()
+	if err := sn.start(ctx); err != nil {
+		return nil, err
+	}
 	s.log.Debug("snapshot began", "lsn", ex.lsn, "tables", len(tables), "workers", sn.workers)
 	return sn, nil
 }
@@ -138,12 +167,23 @@ func newSnapshot(s *Source, ex *exporter, tables []*snapshotTable, workers int) 
 	return sn
 }
 
-// start runs the workers and the watch over the exporter.
-func (sn *Snapshot) start() {
+// start connects the workers, so that all hold the locks before a row is read, and
+// runs them and the watch over the exporter.
+func (sn *Snapshot) start(ctx context.Context) error {
+	workers := make([]*worker, sn.workers)
+	for i := range workers {
+		workers[i] = &worker{sn: sn, ctx: ctx}
+		if err := workers[i].connect(); err != nil {
+			for _, w := range workers[:i+1] {
+				w.close()
+			}
+			return err
+		}
+	}
 	var copying sync.WaitGroup
-	for range sn.workers {
+	for _, w := range workers {
 		copying.Go(func() {
-			if err := sn.work(sn.ctx); err != nil {
+			if err := sn.work(sn.ctx, w); err != nil {
 				sn.cancel(err)
 			}
 		})
@@ -158,6 +198,7 @@ func (sn *Snapshot) start() {
 		}
 		sn.export.close()
 	})
+	return nil
 }
 
 // LSN is the consistent point: the snapshot holds exactly the transactions whose

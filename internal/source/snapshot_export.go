@@ -28,6 +28,11 @@ const (
 	lockTimeout = 10 * time.Second
 	// lockAttempts bounds how often the locks are asked for.
 	lockAttempts = 6
+	// joinTimeout bounds the wait of the snapshot's other connections for the same
+	// locks. One that waits has somebody before it who waits for our first lock:
+	// Postgres sees no deadlock, since our sessions wait for each other in this
+	// process alone, and everybody else waits behind all of them. Giving way ends it.
+	joinTimeout = time.Second
 	// slotAttempts and slotPause bound the wait for another instance's temporary
 	// slot, or for the backend of one that was killed a moment ago.
 	slotAttempts = 20
@@ -43,6 +48,7 @@ type exporter struct {
 	lsn      cdc.LSN
 	xid      uint32 // low 32 bits of the snapshot's xmin: all transactions below are in it
 	began    int64  // microseconds since 1970
+	tables   []cdc.Table
 }
 
 // snapshotSlot names the temporary slot.
@@ -123,7 +129,7 @@ func (s *Source) attemptExport(ctx context.Context, tables []cdc.Table, slot str
 	if err := conn.Exec(ctx, "SET LOCAL lock_timeout = "+quoteLiteral(patience)).Close(); err != nil {
 		return nil, fmt.Errorf("prepare connection to %s: %w", s.target, err)
 	}
-	ex := &exporter{conn: conn, slot: slot}
+	ex := &exporter{conn: conn, slot: slot, tables: tables}
 	ex.lsn, err = s.createSlot(ctx, conn, newSlot{name: ex.slot, temporary: true, snapshot: true})
 	if err != nil {
 		return nil, err
@@ -154,16 +160,8 @@ func (s *Source) lockTables(ctx context.Context, conn *pgconn.PgConn, tables []c
 	if len(tables) == 0 {
 		return nil
 	}
-	names := make([]string, len(tables))
-	for i, t := range tables {
-		names[i] = quote(t.Namespace, t.Name)
-		if !t.Partition {
-			names[i] = "ONLY " + names[i]
-		}
-	}
 	stop := s.watch(ctx, conn.PID(), "ACCESS SHARE lock of the snapshot")
-	err := conn.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d; LOCK TABLE %s IN ACCESS SHARE MODE",
-		timeout.Milliseconds(), strings.Join(names, ", "))).Close()
+	err := conn.Exec(ctx, lockSQL(tables, timeout)).Close()
 	blocker := stop()
 	switch sqlState(err) {
 	case codeLockTimeout:
@@ -179,6 +177,17 @@ func (s *Source) lockTables(ctx context.Context, conn *pgconn.PgConn, tables []c
 		return fmt.Errorf("lock tables of %s: %w", s.target, err)
 	}
 	return nil
+}
+
+func lockSQL(tables []cdc.Table, timeout time.Duration) string {
+	names := make([]string, len(tables))
+	for i, t := range tables {
+		names[i] = quote(t.Namespace, t.Name)
+		if !t.Partition {
+			names[i] = "ONLY " + names[i]
+		}
+	}
+	return fmt.Sprintf("SET LOCAL lock_timeout = %d; LOCK TABLE %s IN ACCESS SHARE MODE", timeout.Milliseconds(), strings.Join(names, ", "))
 }
 
 // hold waits until ctx ends or the connection breaks, and returns the latter's

@@ -3,11 +3,13 @@ package source
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"cdc/internal/cdc"
 
@@ -126,7 +128,13 @@ func (p *plan) next() (piece, bool) {
 // planSnapshot describes the tables to read. The exporter's locks are held, so
 // neither their shape nor their files can change any more. Largest first: the
 // workers then end together.
-func (s *Source) planSnapshot(ctx context.Context, tables []cdc.Table) ([]*snapshotTable, error) {
+func (s *Source) planSnapshot(ctx context.Context, tables []cdc.Table) (_ []*snapshotTable, err error) {
+	// The catalogue's connection holds none of the locks: some look-ups (an
+	// expression, a size) would wait behind somebody who waits for the exporter.
+	if err := s.setLockTimeout(ctx, joinTimeout); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.setLockTimeout(ctx, 0)) }()
 	out := make([]*snapshotTable, 0, len(tables))
 	byOID := map[uint32]*snapshotTable{}
 	for _, t := range tables {
@@ -138,7 +146,7 @@ func (s *Source) planSnapshot(ctx context.Context, tables []cdc.Table) ([]*snaps
 		byOID[t.OID] = st
 		out = append(out, st)
 	}
-	err := s.withSQL(ctx, func(c *pgx.Conn) error {
+	err = s.withSQL(ctx, func(c *pgx.Conn) error {
 		if err := s.loadPublished(ctx, c, byOID); err != nil {
 			return err
 		}
@@ -157,6 +165,13 @@ func (s *Source) planSnapshot(ctx context.Context, tables []cdc.Table) ([]*snaps
 	}
 	slices.SortStableFunc(out, func(a, b *snapshotTable) int { return cmp.Compare(b.blocks, a.blocks) })
 	return out, nil
+}
+
+func (s *Source) setLockTimeout(ctx context.Context, d time.Duration) error {
+	return s.withSQL(ctx, func(c *pgx.Conn) error {
+		_, err := c.Exec(ctx, fmt.Sprintf("SET lock_timeout = %d", d.Milliseconds()))
+		return err
+	})
 }
 
 // loadPublished reads the row filter of every table and makes sure that the

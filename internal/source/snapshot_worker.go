@@ -35,8 +35,7 @@ const (
 
 // work copies pieces until there are none, on a connection of its own that has
 // imported the snapshot.
-func (sn *Snapshot) work(ctx context.Context) error {
-	w := &worker{sn: sn}
+func (sn *Snapshot) work(ctx context.Context, w *worker) error {
 	defer w.close()
 	for {
 		p, ok := sn.plan.next()
@@ -140,7 +139,19 @@ func (w *worker) connect() error {
 	if err != nil {
 		return fmt.Errorf("import snapshot %s: %w", w.sn.export.snapshot, err)
 	}
-	return nil
+	if tables := w.sn.export.tables; len(tables) > 0 {
+		err = conn.Exec(w.ctx, lockSQL(tables, joinTimeout)+"; SET LOCAL lock_timeout = 0").Close()
+	}
+	return gaveWay(err)
+}
+
+// gaveWay marks the error of a connection of a snapshot that did not get its locks
+// in time, see joinTimeout.
+func gaveWay(err error) error {
+	if sqlState(err) == codeLockTimeout {
+		return fmt.Errorf("%w: %w", errGaveWay, err)
+	}
+	return err
 }
 
 // importSnapshot begins a transaction that sees what an exported snapshot sees.
