@@ -71,3 +71,19 @@ func TestCopyWhileACommitIsNotVisible(t *testing.T) {
 		}
 	}
 }
+
+// 148: nobody else writes to the server: the copy itself moves the stream past its
+// chunks.
+func TestCase148CopyOnAnIdleServer(t *testing.T) {
+	t.Parallel()
+	db := cdctest.PrivatePostgres(t, nil).Database(t)
+	run := rigOn(t, db, cdctest.Kafka(t), smallChunks)
+	db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, v text)`, `INSERT INTO t SELECT i, 'x' FROM generate_series(1, 200) i`)
+	idle := run.streaming()
+	idle.caughtUp()
+	idle.order(cdc.CopyStart, "public.t")
+	idle.copied()
+	idle.finish()
+	idle.sameAsTable("t", "id")
+	idle.inOrder(idle.topic("t"))
+}

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"fmt"
 	"sync"
 	"time"
 
@@ -103,6 +104,11 @@ func (l *life) describe(s *cdc.Status) {
 		s.Snapshot = v.snapshot.Progress()
 	}
 	s.Snapshot = append(s.Snapshot, v.copies...)
+	for _, c := range v.copies {
+		if c.State == string(copyFailed) && s.Stalled == "" {
+			s.Stalled = fmt.Sprintf("the copy of table %s failed, its topic may lack rows: %s; when that is mended: cdc snapshot %s", c.Table, c.Error, c.Table)
+		}
+	}
 	if v.src != nil && s.State == cdc.StateSnapshot {
 		if why := v.src.Waiting(); why != "" {
 			s.Stalled = why
