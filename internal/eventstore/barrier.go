@@ -31,7 +31,7 @@ type Executor interface {
 
 // BarrierError says that a Barrier was not passed in time.
 type BarrierError struct {
-	Wanted, Reached cdc.LSN
+	Wanted, Reached cdc.LSN // Wanted is 0 where the time was up before the barrier was written
 	Running         bool // a daemon reads the slot: it is behind
 	Slot            string
 }
@@ -40,6 +40,8 @@ func (e *BarrierError) Error() string {
 	switch {
 	case e.Slot == "":
 		return "the events of this store have never been numbered: start the daemon (cdc run)"
+	case e.Wanted == 0:
+		return "the time was up before Postgres had taken the barrier: give it more"
 	case e.Running:
 		return fmt.Sprintf("numbering stands at %s and is asked for %s: the daemon runs and is behind; wait, or look at its status (cdc status)", e.Reached, e.Wanted)
 	}
@@ -60,7 +62,11 @@ func Barrier(ctx context.Context, db Executor) error {
 	// call, and before that of its own transaction. Whatever position the reader
 	// reaches at or behind it, those are numbered.
 	var text string
-	if err := db.QueryRow(ctx, `select pg_logical_emit_message(true, $1, '')::text`, BarrierPrefix).Scan(&text); err != nil {
+	err := db.QueryRow(ctx, `select pg_logical_emit_message(true, $1, '')::text`, BarrierPrefix).Scan(&text)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return lateBarrier(ctx, db, 0)
+	case err != nil:
 		return fmt.Errorf("write a barrier: %w", err)
 	}
 	wanted, err := cdc.ParseLSN(text)
