@@ -82,24 +82,33 @@ func TestCase006KeepaliveRegress(t *testing.T) {
 
 func TestCase015ShortSenderTimeout(t *testing.T) {
 	db := cdctest.Database(t)
-	db.Exec(t, fmt.Sprintf(`ALTER DATABASE %s SET wal_sender_timeout = '1200ms'`, db.Name))
+	db.Exec(t, fmt.Sprintf(`ALTER DATABASE %s SET wal_sender_timeout = '2400ms'`, db.Name))
 	b := bedOn(t, db, func(c *Config) { c.Tick = time.Second }, plainTable)
 	st := b.stream(t, b.from)
-	if got, want := st.Interval(), 400*time.Millisecond; got != want {
+	if got, want := st.Interval(), 800*time.Millisecond; got != want {
 		t.Errorf("interval: got %s, want %s", got, want)
 	}
 	pid := fmt.Sprintf(`SELECT active_pid FROM pg_replication_slots WHERE slot_name = '%s'`, b.cfg.Slot)
 	before := b.Value(t, pid)
-	for range 6 { // an idle stream, two timeouts long
+	for range 5 { // an idle stream, two timeouts long
 		if _, err := st.Next(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	b.Exec(t, `INSERT INTO t SELECT g, repeat('x', 1000) FROM generate_series(1, 20000) g`)
-	for range 6 { // a stream nobody reads
+	inserted := make(chan struct{})
+	go func() {
+		defer close(inserted)
+		b.Exec(t, `INSERT INTO t SELECT g, repeat('x', 1000) FROM generate_series(1, 20000) g`)
+	}()
+	for ticks := 0; ticks < 4 || inserted != nil; ticks++ { // a stream nobody reads, a timeout long
 		time.Sleep(st.Interval()) // the time is what is tested
 		if err := st.Tick(t.Context()); err != nil {
 			t.Fatal(err)
+		}
+		select {
+		case <-inserted:
+			inserted = nil
+		default:
 		}
 	}
 	if got := len(readTxns(t, st, 1)[0].changes); got != 20000 {
