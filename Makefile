@@ -20,11 +20,15 @@ LIMIT = -timeout 20m
 
 # Packages whose tests use a database or a broker of the kit, and the kit itself.
 using = $(addprefix ./,$(sort internal/cdctest/ $(dir $(shell grep -rlwE --include=*_test.go '$(1)' cmd internal deploy))))
-PG_PACKAGES    = $(filter-out $(SQL_FREE),$(call using,cdctest.Database|cdctest.Postgres|cdctest.PrivatePostgres))
-KAFKA_PACKAGES = $(call using,cdctest.Kafka|cdctest.PrivateKafka|cdctest.ProxiedKafka|cdctest.LossyKafka|cdctest.KafkaQuorum)
+PG_PACKAGES    = $(call longest,$(filter-out $(SQL_FREE),$(call using,cdctest.Database|cdctest.Postgres|cdctest.PrivatePostgres)))
+KAFKA_PACKAGES = $(call longest,$(call using,cdctest.Kafka|cdctest.PrivateKafka|cdctest.ProxiedKafka|cdctest.LossyKafka))
+
+# The longest first: none of them is left to run alone at the end.
+LONGEST = ./internal/pipeline/ ./internal/source/ ./internal/sink/
+longest = $(filter $(LONGEST),$(1)) $(filter-out $(LONGEST),$(1))
 
 # Packages that reach a database through others alone, or only to quote for it: one
-# version tells what there is to tell. Those of quorum need Apache Kafka.
+# version tells what there is to tell. Those of quorum need three nodes of Kafka.
 SQL_FREE = ./internal/api/ ./internal/history/ ./internal/quorum/
 
 # Tests that are about one side alone: those that put Postgres down, back or into
@@ -63,11 +67,12 @@ race: ## all tests with the race detector
 fuzz: ## every fuzz target for FUZZTIME
 	@$(TESTRUN) -fuzz $(FUZZTIME) ./...
 
-test-kafka: ## the tests that use a broker, on Apache Kafka 3.9.1 and 4.4.0 (KAFKA=4.4.0)
+test-kafka: ## the tests that use a broker, on Apache Kafka 3.9.1 and 4.4.0, three nodes of the latter (KAFKA=4.4.0)
 	@echo "Apache Kafka needs Java 17; its jars are fetched once (50 MB a version, said when it happens)"
 	@status=0; for version in $(KAFKA); do \
 		echo "== Apache Kafka $$version"; \
-		CDC_TEST_KAFKA=$$version $(TESTRUN) $(LIMIT) $(OF_POSTGRES) $(KAFKA_PACKAGES) || status=1; \
+		case $$version in 4.*) nodes=./internal/quorum/;; *) nodes=;; esac; \
+		CDC_TEST_KAFKA=$$version $(TESTRUN) $(LIMIT) $(OF_POSTGRES) $$nodes $(KAFKA_PACKAGES) || status=1; \
 	done; exit $$status
 
 test-pg: ## the tests that use a database, on PostgreSQL 14 to 18 (PG='14 18')
