@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -56,10 +57,9 @@ func (s *Source) Stream(ctx context.Context, from, prevEnd cdc.LSN) (*Stream, er
 	if err != nil {
 		return nil, err
 	}
-	var sock *socket
 	st := &Stream{source: s, asm: newAssembler(s.catalogue, from, prevEnd, s.cfg.Messages)}
 	conn, err := connectReplication(ctx, s.cfg.URL, replicationOptions{
-		wrap:     func(c net.Conn) net.Conn { sock = newSocket(c); return sock },
+		wrap:     func(c net.Conn) net.Conn { return newSocket(c) },
 		buffer:   readBuffer,
 		onNotice: st.connectNotice,
 	})
@@ -85,9 +85,26 @@ func (s *Source) Stream(ctx context.Context, from, prevEnd cdc.LSN) (*Stream, er
 		closeConn(conn)
 		return nil, fmt.Errorf("take over replication connection to %s: %w", s.target, err)
 	}
+	sock, err := socketOf(hijacked.Conn)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("take over replication connection to %s: %w", s.target, err), hijacked.Conn.Close())
+	}
 	st.begin(hijacked, sock, timeout)
 	s.log.Info("replication started", "lsn", from, "wal_sender_timeout", timeout)
 	return st, nil
+}
+
+// socketOf is the socket of a connection. It cannot be remembered when it is made:
+// pgconn dials for other hosts and, beside us, to cancel what it gives up.
+func socketOf(c net.Conn) (*socket, error) {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	sock, ok := c.(*socket)
+	if !ok {
+		return nil, fmt.Errorf("the connection is a %T", c)
+	}
+	return sock, nil
 }
 
 // pluginArguments are pgoutput's options. Whole transactions only: proto_version
