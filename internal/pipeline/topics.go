@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"time"
 
 	"cdc/internal/cdc"
 	"cdc/internal/compaction"
@@ -37,12 +38,8 @@ func Drop(ctx context.Context, cfg Config) error {
 	if err := l.open(ctx); err != nil {
 		return err
 	}
-	holder, err := l.src.Holder(ctx)
-	if err != nil {
+	if err := l.leftAlone(ctx); err != nil {
 		return err
-	}
-	if holder != "" {
-		return cdc.Terminal("slot-active", "Stop the pipeline first.", "slot %q is read by %s", cfg.Source.Slot, holder)
 	}
 	if _, ok, err := l.src.Slot(ctx); err != nil {
 		return err
@@ -59,4 +56,26 @@ func Drop(ctx context.Context, cfg Config) error {
 		return err
 	}
 	return l.client.DeleteTopic(ctx, cfg.Progress)
+}
+
+// dropPatience is how long the backend of a pipeline that has just ended may take
+// to leave the slot.
+const dropPatience = 10 * time.Second
+
+// leftAlone waits until nobody reads the slot, no longer than dropPatience.
+func (l *life) leftAlone(ctx context.Context) error {
+	for until := time.Now().Add(dropPatience); ; {
+		holder, err := l.src.Holder(ctx)
+		switch {
+		case err != nil || holder == "":
+			return err
+		case time.Now().After(until):
+			return cdc.Terminal("slot-active", "Stop the pipeline first.", "slot %q is read by %s", l.cfg.Source.Slot, holder)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(houseEvery):
+		}
+	}
 }
