@@ -32,7 +32,7 @@ type Executor interface {
 // BarrierError says that a Barrier was not passed in time.
 type BarrierError struct {
 	Wanted, Reached cdc.LSN // Wanted is 0 where the time was up before the barrier was written
-	Running         bool // a daemon reads the slot: it is behind
+	Running         bool    // a daemon reads the slot: it is behind
 	Slot            string
 }
 
