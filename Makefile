@@ -29,7 +29,7 @@ longest = $(filter $(LONGEST),$(1)) $(filter-out $(LONGEST),$(1))
 
 # Packages that reach a database through others alone, or only to quote for it: one
 # version tells what there is to tell. Those of quorum need three nodes of Kafka.
-SQL_FREE = ./internal/api/ ./internal/history/ ./internal/quorum/
+SQL_FREE = ./cmd/cdc/ ./internal/api/ ./internal/eventpipe/ ./internal/history/ ./internal/quorum/
 
 # Tests that are about one side alone: those that put Postgres down, back or into
 # other hands are the same on every broker, those that damage topics or take the
