@@ -53,16 +53,27 @@ func (e *BarrierError) Error() string {
 // then; at the deadline of ctx, or after half a minute where it has none, it returns
 // a *BarrierError. On a pgx.Tx it would wait for its own commit.
 func Barrier(ctx context.Context, db Executor) error {
-	if _, ok := ctx.Deadline(); !ok {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(barrierPatience)
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, barrierPatience)
+		ctx, cancel = context.WithDeadline(ctx, deadline)
 		defer cancel()
 	}
+	// A statement that is cut off costs its connection, on which lateBarrier still
+	// has a question: one that is on its way at the deadline may end.
+	ask, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline.Add(barrierLast))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			cancel()
+		}
+	})()
 	// The message stands behind every commit record that was written before the
 	// call, and before that of its own transaction. Whatever position the reader
 	// reaches at or behind it, those are numbered.
 	var text string
-	err := db.QueryRow(ctx, `select pg_logical_emit_message(true, $1, '')::text`, BarrierPrefix).Scan(&text)
+	err := db.QueryRow(ask, `select pg_logical_emit_message(true, $1, '')::text`, BarrierPrefix).Scan(&text)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return lateBarrier(ctx, db, 0)
@@ -76,7 +87,7 @@ func Barrier(ctx context.Context, db Executor) error {
 	pause := barrierFirst
 	for {
 		var passed bool
-		err := db.QueryRow(ctx, `select coalesce((select lsn >= $1::text::pg_lsn from es.reader), false)`, text).Scan(&passed)
+		err := db.QueryRow(ask, `select coalesce((select lsn >= $1::text::pg_lsn from es.reader), false)`, text).Scan(&passed)
 		switch {
 		case ctx.Err() != nil:
 			return lateBarrier(ctx, db, wanted)
