@@ -40,7 +40,7 @@ func (e *BarrierError) Error() string {
 	switch {
 	case e.Slot == "":
 		return "the events of this store have never been numbered: start the daemon (cdc run)"
-	case e.Wanted == 0:
+	case e.Wanted == 0 && e.Running:
 		return "the time was up before Postgres had taken the barrier: give it more"
 	case e.Running:
 		return fmt.Sprintf("numbering stands at %s and is asked for %s: the daemon runs and is behind; wait, or look at its status (cdc status)", e.Reached, e.Wanted)
