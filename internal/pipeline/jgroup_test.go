@@ -71,9 +71,13 @@ func TestCase180ZombieSaysWhy(t *testing.T) {
 		}
 		ended := make(chan error, 1)
 		go func() { ended <- zombie.Wait() }()
-		waitFor(t, "the zombie to end, or to lose Postgres first", func() bool {
-			return len(ended) > 0 || strings.Contains(log.String(), "pipeline starts again")
-		})
+		over := func() bool { return len(ended) > 0 || strings.Contains(log.String(), "pipeline starts again") }
+		for deadline := time.Now().Add(waitLimit); !over(); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				_ = zombie.Process.Signal(syscall.SIGQUIT) // what it is doing
+				t.Fatalf("the zombie neither ended nor lost Postgres: %v\n%s", <-ended, log.String())
+			}
+		}
 		fenced := len(ended) > 0
 		proxy.Heal()
 		if !fenced {

@@ -41,6 +41,9 @@ type childConfig struct {
 	Copy      []string
 }
 
+// freezeTakes is far longer than a signal to the own process.
+const freezeTakes = 500 * time.Millisecond
+
 // frozen is what a process logs before it stops itself.
 const frozen = "frozen here"
 
@@ -64,6 +67,9 @@ func child() int {
 		if passed++; passed == c.Count && c.Freeze {
 			fmt.Fprintln(os.Stderr, frozen)
 			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+			// The signal may find another thread first, and this one goes on for a
+			// moment: long enough to send what it was to be frozen with.
+			time.Sleep(freezeTakes)
 		} else if passed == c.Count {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}
