@@ -80,6 +80,8 @@ func (w *Writer) judgeLocked(b *batch, code kafka.Error, message string) error {
 		// on their way. The next Writer makes smaller batches.
 		w.c.shrink(tp.Topic, len(b.buf)/2)
 		return fmt.Errorf("%w (batches of %d records are too large for the topic and will be smaller: %w)", ErrNeedTakeOver, b.count, err)
+	case code == kafka.InvalidTimestamp: // not of the record but of clocks: they may be set right
+		return fmt.Errorf("%w (a record's time is further from the broker's clock than the topic's message.timestamp.after.max.ms or message.timestamp.before.max.ms allow: set the clocks of this host, of Postgres and of the broker right; it is tried again until then)", err)
 	case code == kafka.UnsupportedCompressionType:
 		return cdc.Terminal("compression", "Choose another compression for the pipeline, or allow this one on the broker.", "%w", err)
 	}

@@ -97,6 +97,22 @@ func TestFinalCodesFailTheWriter(t *testing.T) {
 	}
 }
 
+// 122: a clock that is wrong is set right some day: the Writer fails, the pipeline
+// does not stop, and what is made next has a time of then.
+func TestCase122ClockTooFarFromTheBrokers(t *testing.T) {
+	k := cluster(t, kfake.SeedTopics(1, "data"))
+	w := owner(t, dial(t, k), WriterConfig{TransactionalID: "p"}, parts("data", 1))
+	k.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.InvalidTimestamp})
+	put(t, w, parts("data", 1)[0], 1)
+	if err := w.Flush(testContext(t)); err == nil || cdc.IsTerminal(err) || !strings.Contains(err.Error(), "message.timestamp.after.max.ms") {
+		t.Fatalf("got %v, want an error that passes and names the setting", err)
+	}
+	next := owner(t, dial(t, k), WriterConfig{TransactionalID: "p"}, parts("data", 1))
+	put(t, next, parts("data", 1)[0], 1)
+	must(t, next.Flush(testContext(t)))
+	onceInOrder(t, seen(t, k, "data", 1), 1)
+}
+
 func TestTakeOverDeniedNamesTheCommand(t *testing.T) {
 	k := cluster(t, kfake.SeedTopics(1, "data"))
 	k.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.InitProducerID}, Err: kerr.TransactionalIDAuthorizationFailed})
