@@ -53,6 +53,9 @@ func runDaemon(ctx context.Context, cfg *config.Config, log *slog.Logger, errOut
 	}
 	s, err := build(ctx, cfg, log)
 	if err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped in order, before it had begun
+		}
 		return err
 	}
 	var failed failures

@@ -1,15 +1,20 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"log/slog"
 	"net/http"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"cdc/internal/cdctest"
+	"cdc/internal/config"
 )
 
 // stopPromise is how long an orderly stop may take; the tests run beside others,
@@ -26,6 +31,21 @@ func progressEnd(t *testing.T, value string) string {
 		t.Fatalf("progress record %q: %v", value, err)
 	}
 	return p.End
+}
+
+// A stop that comes while the broker inside starts is as orderly as any other.
+func TestStopWhileTheBrokerStarts(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cfg, err := config.Parse("cdc.yaml", fmt.Appendf(nil, "postgres: {url: \"postgres://127.0.0.1:1/none\"}\nkafka: {embedded: {dir: %q, listen: %q}}\npipelines: {p: {tables: [\"public.*\"]}}\n", dir, address(cdctest.FreePort(t))), os.LookupEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := runDaemon(ctx, cfg, slog.New(slog.DiscardHandler), io.Discard); err != nil {
+		t.Errorf("got %v, want no error", err)
+	}
 }
 
 // 121: with the broker inside, the rows are in the topics, SIGTERM ends the
