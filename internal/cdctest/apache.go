@@ -78,13 +78,14 @@ type apache struct {
 // second compiler it is up in half the time.
 const brief = "-XX:TieredStopAtLevel=1"
 
-// startApache starts a cluster of one node, its JVM with more options.
-func startApache(ctx context.Context, version, advertise string, options ...string) (node, error) {
+// startApache starts a cluster of one node, with more lines of configuration, its JVM
+// with more options.
+func startApache(ctx context.Context, version, advertise, settings string, options ...string) (node, error) {
 	a, err := newApache(ctx, version, 1)
 	if err != nil {
 		return nil, err
 	}
-	a.options = append(a.options, options...)
+	a.options, a.More = append(a.options, options...), settings
 	a.Voters = a.voter()
 	if a.Advertise = advertise; advertise == "" {
 		a.Advertise = a.addr()

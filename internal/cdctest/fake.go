@@ -125,11 +125,13 @@ func serveFake() int {
 			return advertised{Listener: l, addr: addr}, nil
 		}))
 	}
-	if _, err := kfake.NewCluster(opts...); err != nil {
+	c, err := kfake.NewCluster(opts...)
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	select {}
+	compactWhenAsked(c)
+	return 0
 }
 
 // advertised is a listener that names another address: kfake tells it to clients.

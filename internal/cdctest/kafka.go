@@ -108,9 +108,9 @@ func startNode(private bool, advertise string) (node, error) {
 	version := os.Getenv(KafkaVariable)
 	switch {
 	case version != "" && private:
-		return startApache(ctx, version, advertise, brief)
+		return startApache(ctx, version, advertise, "", brief)
 	case version != "":
-		return startApache(ctx, version, advertise)
+		return startApache(ctx, version, advertise, "")
 	case private:
 		return startFakeProcess(ctx, advertise)
 	default:

@@ -41,7 +41,7 @@ func StartBroker(ctx context.Context, kind, advertise string) (*StandaloneBroker
 	if kind == FakeBroker {
 		n, err = startFakeProcess(ctx, advertise)
 	} else {
-		n, err = startApache(ctx, kind, advertise)
+		n, err = startApache(ctx, kind, advertise, "log.cleaner.backoff.ms=100")
 	}
 	if err != nil {
 		return nil, err

@@ -48,48 +48,71 @@ func build(ctx context.Context, sabotage string) (path string, remove func(), er
 		}
 	}()
 	path = filepath.Join(dir, "cdc")
-	args := []string{"build", "-tags", "failpoint", "-o", path}
-	if sabotage != "" {
-		overlay, err := sabotaged(ctx, sabotage, dir)
-		if err != nil {
-			return "", nil, err
-		}
-		args = append(args, "-overlay", overlay)
+	overlay, err := replaced(ctx, sabotage, dir)
+	if err != nil {
+		return "", nil, err
 	}
-	out, err := exec.CommandContext(ctx, "go", append(args, "cdc/cmd/cdc")...).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "go", "build", "-tags", "failpoint", "-overlay", overlay, "-o", path, "cdc/cmd/cdc").CombinedOutput()
 	if err != nil {
 		return "", nil, fmt.Errorf("build cdc: %w\n%s", err, out)
 	}
 	return path, remove, nil
 }
 
-// sabotaged writes the mutant's file and returns an overlay for the build: the
-// source itself stays as it is.
-func sabotaged(ctx context.Context, name, dir string) (overlay string, err error) {
-	m, ok := mutants[name]
-	if !ok {
-		return "", fmt.Errorf("-sabotage %q: want one of %s", name, strings.Join(sabotages(), ", "))
-	}
-	module, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "cdc").Output()
-	if err != nil {
-		return "", fmt.Errorf("find the module: %w", err)
-	}
-	original := filepath.Join(strings.TrimSpace(string(module)), m.file)
-	source, err := os.ReadFile(original)
+// replaced writes the files that are built in place of others, and returns an
+// overlay for the build: the sources themselves stay as they are.
+func replaced(ctx context.Context, sabotage, dir string) (overlay string, err error) {
+	goroot, err := goSays(ctx, "env", "GOROOT")
 	if err != nil {
 		return "", err
 	}
-	if n := bytes.Count(source, []byte(m.old)); n != 1 {
-		return "", fmt.Errorf("sabotage %s: the text to change is %d times in %s, want once", name, n, m.file)
-	}
-	changed := filepath.Join(dir, "mutant.go")
-	if err := os.WriteFile(changed, bytes.Replace(source, []byte(m.old), []byte(m.new), 1), 0o600); err != nil {
+	files := map[string]string{filepath.Join(goroot, "src", "time", "crash_clock.go"): filepath.Join(dir, "clock.go")}
+	if err := os.WriteFile(filepath.Join(dir, "clock.go"), clockSource, 0o600); err != nil {
 		return "", err
 	}
-	text, err := json.Marshal(map[string]map[string]string{"Replace": {original: changed}})
+	if err := mutate(clockMutant, goroot, dir, files); err != nil {
+		return "", err
+	}
+	if sabotage != "" {
+		m, ok := mutants[sabotage]
+		if !ok {
+			return "", fmt.Errorf("-sabotage %q: want one of %s", sabotage, strings.Join(sabotages(), ", "))
+		}
+		module, err := goSays(ctx, "list", "-m", "-f", "{{.Dir}}", "cdc")
+		if err != nil {
+			return "", err
+		}
+		if err := mutate(m, module, dir, files); err != nil {
+			return "", err
+		}
+	}
+	text, err := json.Marshal(map[string]map[string]string{"Replace": files})
 	if err != nil {
 		return "", err
 	}
 	overlay = filepath.Join(dir, "overlay.json")
 	return overlay, os.WriteFile(overlay, text, 0o600)
+}
+
+// goSays is a line that the go command prints.
+func goSays(ctx context.Context, args ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", args...).Output()
+	if err != nil {
+		return "", fmt.Errorf("go %s: %w", strings.Join(args, " "), err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// mutate writes a mutant of a file below root into dir and adds it to files.
+func mutate(m mutant, root, dir string, files map[string]string) error {
+	original := filepath.Join(root, m.file)
+	source, err := os.ReadFile(original)
+	if err != nil {
+		return err
+	}
+	if n := bytes.Count(source, []byte(m.old)); n != 1 {
+		return fmt.Errorf("%s: %q is there %d times, want once", original, m.old, n)
+	}
+	files[original] = filepath.Join(dir, strings.ReplaceAll(m.file, "/", "_"))
+	return os.WriteFile(files[original], bytes.Replace(source, []byte(m.old), []byte(m.new), 1), 0o600)
 }

@@ -9,8 +9,8 @@ import (
 	"cdc/internal/cdctest"
 )
 
-// compare gathers the evidence and checks it.
-func (s *seed) compare(ctx context.Context, got map[string][]cdctest.Record) error {
+// compare gathers the evidence and has it judged.
+func (s *seed) compare(ctx context.Context, got map[string][]cdctest.Record, judge func(evidence) []string) error {
 	e := evidence{
 		records: map[string]map[string][]record{}, rows: map[string]map[string]row{},
 		sum: accounts * accountBalance, samples: s.sampler.samples, commits: s.commits,
@@ -44,7 +44,7 @@ func (s *seed) compare(ctx context.Context, got map[string][]cdctest.Record) err
 			return nil
 		}
 	}
-	s.violations = append(s.violations, check(e)...)
+	s.violations = append(s.violations, judge(e)...)
 	return nil
 }
 

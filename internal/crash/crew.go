@@ -39,6 +39,7 @@ type instance struct {
 type crew struct {
 	program string
 	dir     string
+	clock   clock
 	yaml    func(admin string) string
 
 	mu       sync.Mutex
@@ -80,7 +81,7 @@ func (c *crew) spawn(point string) (*instance, error) {
 	}
 	cmd := exec.Command(c.program, "run", "--config", config)
 	cmd.Dir = c.dir
-	cmd.Env = append(os.Environ(), "CDC_FAILPOINT="+point)
+	cmd.Env = append(os.Environ(), "CDC_FAILPOINT="+point, clockVariable+"="+c.clock.path)
 	cmd.Stdout, cmd.Stderr = i.log, i.log
 	if i.proc, err = child.Start(cmd, child.User{}, syscall.SIGKILL); err != nil {
 		return nil, fmt.Errorf("start cdc: %w", err)
@@ -264,6 +265,11 @@ func (c *crew) stop() error {
 	c.mu.Lock()
 	c.closing = true
 	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		c.closing = false
+		c.mu.Unlock()
+	}()
 	for range 2 {
 		i := c.current()
 		if err := i.terminate(); err != nil || i.proc.ExitCode() == 0 {

@@ -102,17 +102,25 @@ func (l *lane) proxied(database string) (string, error) {
 	return u.String(), nil
 }
 
-// awaitPostgres brings the server back where a fault left it down.
+// awaitPostgres brings the server back where a fault left it down, and waits until
+// it has recovered from what was done to one of its processes.
 func (l *lane) awaitPostgres(ctx context.Context) error {
-	if l.pg.Done() != nil {
+	down := l.pg.Done() == nil
+	if !down {
 		select {
 		case <-l.pg.Done():
+			l.pg.Kill()
+			down = true
 		default:
-			return nil
 		}
-		l.pg.Kill()
 	}
-	return l.pg.Restart(ctx)
+	if down {
+		if err := l.pg.Restart(ctx); err != nil {
+			return err
+		}
+	}
+	_, err := l.admin.insist(ctx, "SELECT 1")
+	return err
 }
 
 // listener is where the broker inside cdc listens.

@@ -43,7 +43,6 @@ type options struct {
 	jobs     int
 	shrink   bool
 	sabotage string
-	program  string
 	verbose  bool
 	limits   limits
 }
@@ -59,7 +58,6 @@ func parseOptions(args []string) (options, error) {
 	f.IntVar(&o.jobs, "jobs", 4, "how many seeds at once, each with servers of its own")
 	f.BoolVar(&o.shrink, "shrink", false, "with -seed: find the smallest schedule that fails")
 	f.StringVar(&o.sabotage, "sabotage", "", "break cdc before it is built: "+strings.Join(sabotages(), ", "))
-	f.StringVar(&o.program, "program", "", "a cdc that was built with -tags failpoint, in place of building one")
 	f.BoolVar(&o.verbose, "v", false, "say what every seed did")
 	f.IntVar(&o.limits.steps, "steps", 0, "cut every session down to so many steps")
 	f.StringVar(&faults, "faults", "", "do these faults alone: numbers, or none")
@@ -101,11 +99,9 @@ func suite(ctx context.Context, args []string, out io.Writer) (ok bool, err erro
 	if err != nil {
 		return false, err
 	}
-	program, remove := o.program, func() {}
-	if program == "" {
-		if program, remove, err = build(ctx, o.sabotage); err != nil {
-			return false, err
-		}
+	program, remove, err := build(ctx, o.sabotage)
+	if err != nil {
+		return false, err
 	}
 	defer remove()
 	if o.shrink {

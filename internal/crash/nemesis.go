@@ -81,12 +81,19 @@ func (n *nemesis) do(ctx context.Context, f fault) error {
 		}
 		return n.restart(ctx, f)
 	case faultSender:
-		_, err := n.db.query(ctx, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active AND database = current_database()")
-		return err
+		return n.terminateSender(ctx)
 	case faultSender9:
 		return n.killSender(ctx)
 	case faultSnapshot:
 		return n.snapshot(ctx)
+	case faultClock:
+		if err := n.crew.clock.set(f.off); err != nil || f.hold == 0 {
+			return err
+		}
+		if err := sleep(ctx, f.hold); err != nil {
+			return err
+		}
+		return n.crew.clock.set(0)
 	case faultBroker:
 		n.broker.Kill()
 		if err := sleep(ctx, f.hold); err != nil {
@@ -229,8 +236,7 @@ func (n *nemesis) zombie(ctx context.Context, f fault, old *instance) error {
 		return err
 	}
 	second.rival()
-	terminate := "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active AND database = current_database()"
-	if _, err := n.db.query(ctx, terminate); err != nil {
+	if err := n.terminateSender(ctx); err != nil {
 		return err
 	}
 	if f.settle {
@@ -265,10 +271,15 @@ func (n *nemesis) restart(ctx context.Context, f fault) error {
 	return n.lane.pg.Restart(ctx)
 }
 
+func (n *nemesis) terminateSender(ctx context.Context) error {
+	_, err := n.db.insist(ctx, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active AND database = current_database()")
+	return err
+}
+
 // killSender kills the walsender itself: Postgres then ends every other backend,
 // and recovers.
 func (n *nemesis) killSender(ctx context.Context) error {
-	rows, err := n.db.query(ctx, "SELECT active_pid FROM pg_replication_slots WHERE active AND database = current_database()")
+	rows, err := n.db.insist(ctx, "SELECT active_pid FROM pg_replication_slots WHERE active AND database = current_database()")
 	if err != nil || len(rows) == 0 {
 		return err
 	}
@@ -276,23 +287,8 @@ func (n *nemesis) killSender(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		return nil // it has ended by itself
-	}
-	return n.awaitPostgres(ctx)
-}
-
-// awaitPostgres waits until queries are answered again.
-func (n *nemesis) awaitPostgres(ctx context.Context) error {
-	for {
-		_, err := n.db.query(ctx, "SELECT 1")
-		if err == nil {
-			return nil
-		}
-		if sleep(ctx, again) != nil {
-			return err
-		}
-	}
+	_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended by itself
+	return nil
 }
 
 // streamed is the confirmed position of the slot that is read. A slot that is made

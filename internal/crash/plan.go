@@ -19,6 +19,8 @@ type plan struct {
 	// committed before the copy's own moment need not be seen one by one.
 	early bool
 	rows  int // of table journal before the start
+	// compact: in the end the topics are compacted, and cdc goes on from there.
+	compact bool
 }
 
 // kindEmbedded is the broker inside cdc.
@@ -75,6 +77,9 @@ func makePlan(seed uint64, kafka string, l limits) plan {
 			p.faults = append(p.faults, all[i])
 		}
 	}
+	// Kafka reckons the age of a segment from the time of its records.
+	ahead := slices.ContainsFunc(all, func(f fault) bool { return f.off > 0 })
+	p.compact = rand.New(rand.NewPCG(seed, 3)).IntN(4) == 0 && !ahead
 	return p
 }
 
@@ -98,6 +103,9 @@ func (p plan) String() string {
 	fmt.Fprintf(&b, "\nworkload: %d rows at first, %d sessions, %d steps", p.rows, len(p.sessions), p.steps())
 	if p.early {
 		b.WriteString(", begun before the first copy")
+	}
+	if p.compact {
+		b.WriteString(", compacted in the end")
 	}
 	b.WriteString("\n")
 	for _, f := range p.faults {
@@ -129,10 +137,14 @@ type fault struct {
 	stop   bool          // the fail point stops the process, and does not kill it
 	// first: of two instances it is the first that goes in the end.
 	first bool
+	off   time.Duration // of the clock; hold 0: until all is well again
 }
 
 func (f fault) String() string {
 	text := fmt.Sprintf("%d: %s after step %d and %v, for %v", f.number, f.kind, f.at, f.delay, f.hold)
+	if f.kind == faultClock {
+		text += fmt.Sprintf(", off by %v", f.off)
+	}
 	if f.point != "" {
 		text += fmt.Sprintf(", %s:%d", f.point, f.count)
 		if f.stop {
@@ -180,13 +192,14 @@ const (
 	faultKStallKill = "kafka-stall-and-kill"
 	faultKHalfKill  = "kafka-half-open-and-kill"
 	faultPGHalfKill = "pg-half-open-and-kill"
+	faultClock      = "clock" // the wall clock of cdc's machine jumps
 )
 
 // weights says how often a kind is drawn.
 var weights = map[string]int{
 	faultKill: 6, faultTerm: 3, faultPause: 3, faultPoint: 12, faultPGKill: 2, faultPGStop: 1, faultPGFast: 2,
 	faultSender: 3, faultSender9: 1, faultSnapshot: 4, faultPGCut: 3, faultPGStall: 2, faultPGDelay: 1, faultPGHalf: 2,
-	faultPGDrop: 2, faultPGRefuse: 1, faultPGHalfKill: 1,
+	faultPGDrop: 2, faultPGRefuse: 1, faultPGHalfKill: 1, faultClock: 5,
 }
 
 // networked are those that need a broker outside of cdc.
@@ -268,6 +281,13 @@ func drawn(rnd *rand.Rand, kind string, steps int) fault {
 	case faultZombie: // most of them with a request in hand
 		if rnd.IntN(3) > 0 {
 			f.kind, f.stop, f.settle, f.point, f.count = faultPoint, true, true, "produce-before", 1+rnd.IntN(6)
+		}
+	case faultClock:
+		if f.off = pick(rnd, 3*time.Second, 90*time.Second, 2*time.Hour, 48*time.Hour); rnd.IntN(2) == 0 {
+			f.off = -f.off
+		}
+		if rnd.IntN(2) == 0 {
+			f.hold = 0
 		}
 	case faultPGDrop, faultKDrop:
 		f.count = 1 + rnd.IntN(3)

@@ -141,7 +141,11 @@ func (s *seed) prepare(ctx context.Context, dir string) error {
 		kafka = fmt.Sprintf("{brokers: [%q]}", s.broker.proxy.Addr)
 	}
 	s.observer = cdctest.NewObserver(s.brokers...)
-	s.crew = &crew{program: s.lane.program, dir: dir, over: map[*instance]bool{}, yaml: func(admin string) string {
+	clock, err := newClock(dir)
+	if err != nil {
+		return err
+	}
+	s.crew = &crew{program: s.lane.program, dir: dir, clock: clock, over: map[*instance]bool{}, yaml: func(admin string) string {
 		return fmt.Sprintf(`postgres: {url: %q}
 kafka: %s
 admin: {listen: %q}
@@ -178,6 +182,10 @@ func (s *seed) live(ctx context.Context) error {
 	n := &nemesis{lane: s.lane, crew: s.crew, broker: s.broker, pipeline: s.name, db: s.db}
 	if !s.early {
 		if !n.awaitFirst(ctx) {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			s.violations = append(s.violations, s.crew.ended()...)
 			s.violate("no progress: the first copy was not done after %v", progressLimit)
 			return nil
 		}
@@ -216,7 +224,7 @@ func (s *seed) live(ctx context.Context) error {
 
 // awaitFirst waits until the first copy is done and the slot read.
 func (n *nemesis) awaitFirst(ctx context.Context) bool {
-	for limit := time.Now().Add(progressLimit); time.Now().Before(limit) && len(n.crew.ended()) == 0; {
+	for limit := time.Now().Add(progressLimit); time.Now().Before(limit) && len(n.crew.ended()) == 0 && ctx.Err() == nil; {
 		if n.awaitStream(ctx) {
 			return true
 		}
@@ -226,7 +234,7 @@ func (n *nemesis) awaitFirst(ctx context.Context) bool {
 
 // judge waits until everything is confirmed, stops cdc and checks.
 func (s *seed) judge(ctx context.Context) error {
-	if err := s.lane.heal(ctx, s.broker); err != nil {
+	if err := errors.Join(s.lane.heal(ctx, s.broker), s.crew.clock.set(0)); err != nil {
 		s.sampler.stop()
 		return err
 	}
@@ -240,19 +248,9 @@ func (s *seed) judge(ctx context.Context) error {
 	if err != nil || !caughtUp {
 		return err
 	}
-	var got map[string][]cdctest.Record
-	if s.broker == nil { // it ends with cdc
-		if got, err = s.observer.Read(ctx, s.topics()...); err != nil {
-			return err
-		}
-	}
-	if err := s.crew.stop(); err != nil {
-		s.violate("stop: %v", err)
-	}
-	if s.broker != nil {
-		if got, err = s.observer.Read(ctx, s.topics()...); err != nil {
-			return err
-		}
+	got, err := s.finish(ctx)
+	if err != nil {
+		return err
 	}
 	s.phase("stopped and read", began)
 	began = time.Now()
@@ -263,7 +261,26 @@ func (s *seed) judge(ctx context.Context) error {
 	if err := s.leaks(ctx); err != nil {
 		return err
 	}
-	return s.compare(ctx, got)
+	if err := s.compare(ctx, got, check); err != nil || !s.compact || s.failed() {
+		return err
+	}
+	return s.compacted(ctx)
+}
+
+// finish stops cdc and reads the topics.
+func (s *seed) finish(ctx context.Context) (got map[string][]cdctest.Record, err error) {
+	if s.broker == nil { // it ends with cdc
+		if got, err = s.observer.Read(ctx, s.topics()...); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.crew.stop(); err != nil {
+		s.violate("stop: %v", err)
+	}
+	if s.broker != nil {
+		got, err = s.observer.Read(ctx, s.topics()...)
+	}
+	return got, err
 }
 
 // quiet commits a last change, and waits until the slot is confirmed behind it.

@@ -224,6 +224,20 @@ func (d *database) query(ctx context.Context, sql string) ([][]string, error) {
 	return rows, err
 }
 
+// insist is query for a server that may be about to recover: it is asked again
+// until it takes connections.
+func (d *database) insist(ctx context.Context, sql string) (rows [][]string, err error) {
+	for limit := time.Now().Add(progressLimit); time.Now().Before(limit); {
+		if rows, err = d.query(ctx, sql); err == nil {
+			return rows, nil
+		}
+		if cut := sleep(ctx, again); cut != nil {
+			return nil, errors.Join(cut, err)
+		}
+	}
+	return nil, err
+}
+
 func (d *database) queryLocked(ctx context.Context, sql string) ([][]string, error) {
 	if d.conn == nil || d.conn.IsClosed() {
 		var err error
