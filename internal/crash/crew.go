@@ -128,6 +128,13 @@ func (c *crew) current() *instance {
 	return c.main
 }
 
+// first is the instance that began.
+func (c *crew) first() *instance {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.all[0]
+}
+
 // hold has nobody replaced until become.
 func (c *crew) hold() {
 	c.mu.Lock()

@@ -169,16 +169,16 @@ func (n *nemesis) killMain() {
 	}
 }
 
-// point starts cdc with a fail point and waits until it is hit.
+// point starts cdc with a fail point, unless it began with it, and waits until it is
+// hit.
 func (n *nemesis) point(ctx context.Context, f fault) error {
-	n.killMain()
-	action := "kill"
-	if f.stop {
-		action = "stop"
-	}
-	i, err := n.crew.start(fmt.Sprintf("%s:%d:%s", f.point, f.count, action))
-	if err != nil {
-		return err
+	i := n.crew.first()
+	if i.point != f.failpoint() {
+		n.killMain()
+		var err error
+		if i, err = n.crew.start(f.failpoint()); err != nil {
+			return err
+		}
 	}
 	if f.point == "stop-confirm" {
 		n.awaitStream(ctx)

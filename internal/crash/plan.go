@@ -140,16 +140,29 @@ type fault struct {
 	off   time.Duration // of the clock; hold 0: until all is well again
 }
 
+// failpoint is the fault as cdc is told of it.
+func (f fault) failpoint() string {
+	if f.stop {
+		return fmt.Sprintf("%s:%d:stop", f.point, f.count)
+	}
+	return fmt.Sprintf("%s:%d:kill", f.point, f.count)
+}
+
+// first is the fail point that cdc begins with; "": none.
+func (p plan) first() string {
+	if len(p.faults) > 0 && slices.Contains(copyPoints, p.faults[0].point) {
+		return p.faults[0].failpoint()
+	}
+	return ""
+}
+
 func (f fault) String() string {
 	text := fmt.Sprintf("%d: %s after step %d and %v, for %v", f.number, f.kind, f.at, f.delay, f.hold)
 	if f.kind == faultClock {
 		text += fmt.Sprintf(", off by %v", f.off)
 	}
 	if f.point != "" {
-		text += fmt.Sprintf(", %s:%d", f.point, f.count)
-		if f.stop {
-			text += ":stop"
-		}
+		text += ", " + f.failpoint()
 	} else if f.count > 0 {
 		text += fmt.Sprintf(", %d answers", f.count)
 	}

@@ -176,7 +176,7 @@ func (s *seed) topics() []string {
 // live is the seed itself: workload and faults, then quiet, then the check.
 func (s *seed) live(ctx context.Context) error {
 	began := time.Now()
-	if _, err := s.crew.start(""); err != nil {
+	if _, err := s.crew.start(s.plan.first()); err != nil {
 		return err
 	}
 	n := &nemesis{lane: s.lane, crew: s.crew, broker: s.broker, pipeline: s.name, db: s.db}
