@@ -213,6 +213,7 @@ func eventsConfig(cfg *config.Config, p *config.Pipeline, sc sink.Config, log *s
 		Source:      sourceConfig(cfg, p, log),
 		Definitions: p.Definitions(),
 		Publication: historyConfig(cfg, p, sc, log),
+		VerifyEvery: p.Verify.Every,
 		Logger:      log,
 	}
 }

@@ -99,7 +99,7 @@ type Pipeline struct {
 	Delivery string   `yaml:"delivery" oneof:"exactly-once|at-least-once"`
 	Snapshot Snapshot `yaml:"snapshot" mode:"cdc"`
 	Messages Messages `yaml:"messages" mode:"cdc"`
-	Verify   Verify   `yaml:"verify" mode:"cdc"`
+	Verify   Verify   `yaml:"verify"`
 
 	Toast      string `yaml:"toast" oneof:"fill|omit|placeholder|refuse" mode:"cdc"`
 	Truncate   string `yaml:"truncate" oneof:"tombstones|stop" mode:"cdc"`
@@ -144,9 +144,9 @@ type Messages struct {
 
 // Verify is how often a running daemon compares what it has written with its source.
 type Verify struct {
-	Every time.Duration `yaml:"every" min:"0s" max:"8760h"`  // 0: never
-	Rate  Bytes         `yaml:"rate" min:"0B" max:"1024GiB"` // read per second from both sides together, 0B: no limit
-	Dir   string        `yaml:"dir" file:"true"`             // for what does not fit into memory; "": the system's
+	Every time.Duration `yaml:"every" min:"0s" max:"8760h"`             // 0: never
+	Rate  Bytes         `yaml:"rate" min:"0B" max:"1024GiB" mode:"cdc"` // read per second from both sides together, 0B: no limit
+	Dir   string        `yaml:"dir" file:"true" mode:"cdc"`             // for what does not fit into memory; "": the system's
 }
 
 // Slot is the replication slot.

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"gopkg.in/yaml.v3"
 
@@ -71,6 +72,7 @@ func TestDefinitions(t *testing.T) {
 		`    initial: '{"students": []}'`,
 		`    when: {alpha: ":state || :data"}`,
 		`snapshots: {every: 50}`,
+		`verify: {every: 90m}`,
 		`views:`,
 		`  waiting:`,
 		`    mode: async`,
@@ -111,6 +113,9 @@ func TestDefinitions(t *testing.T) {
 			{Name: "b", When: []string{"alpha"}, Append: "select 'zeta' as type, :data as data", From: intent.FromEnd},
 		},
 	}
+	if got := c.Pipelines["intents"].Verify.Every; got != 90*time.Minute {
+		t.Errorf("verify.every %s", got)
+	}
 	got := c.Pipelines["intents"].Definitions()
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("definitions\n got %#v\nwant %#v", got, want)
@@ -145,6 +150,11 @@ func TestEventFaults(t *testing.T) {
 		want       []string
 	}{
 		{"keys of mode cdc", withEvents(cdcKeys...), cdcFaults},
+		{"keys of mode cdc in a section of both", withEvents(`verify: {every: 1h, rate: 2048GiB, dir: /tmp}`), []string{
+			`c.yaml:6:25: pipelines.intents.verify.rate: belongs to mode: cdc, this pipeline is of mode: events: remove it`,
+			`c.yaml:6:40: pipelines.intents.verify.dir: belongs to mode: cdc, this pipeline is of mode: events: remove it`,
+		}},
+		{"verify.every", withEvents(`verify: {every: -1s}`), []string{`c.yaml:6:21: pipelines.intents.verify.every: "-1s" is out of range: write a value from 0s to 8760h`}},
 		{"keys of mode events", minimal + "    " + strings.Join(eventsKeys, "\n    ") + "\n", eventsFaults},
 
 		// Keys and values.
@@ -336,11 +346,13 @@ func TestModesWithoutFile(t *testing.T) {
 	}
 	rows.MaxEvent, rows.Views = 1, map[string]*View{"v": {Mode: "x"}}
 	intents.Tables, intents.Format, intents.Exclude = []string{"x"}, "debezium-json", []string{}
+	intents.Verify = Verify{Every: time.Hour, Rate: 1, Dir: ""}
 	intents.Events = map[string]*EventType{"none": nil, "x": {Stream: "a", Schema: 1}}
 	intents.Reactions = map[string]*Reaction{"none": nil, "r": {When: Words{"x"}, Append: "select 1", From: "end"}}
 	want := strings.Join([]string{
 		"pipelines.intents.tables: belongs to mode: cdc, this pipeline is of mode: events: remove it",
 		"pipelines.intents.format: belongs to mode: cdc, this pipeline is of mode: events: remove it",
+		"pipelines.intents.verify.rate: belongs to mode: cdc, this pipeline is of mode: events: remove it",
 		"pipelines.rows.max_event: belongs to mode: events, this pipeline is of mode: cdc: remove it",
 		"pipelines.rows.views: belongs to mode: events, this pipeline is of mode: cdc: remove it",
 	}, "\n")

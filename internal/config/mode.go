@@ -12,16 +12,23 @@ const (
 // would be without effect. The struct tag mode names the mode of a key; one
 // without the tag belongs to both.
 func (v *validator) wrongMode(path string, p *Pipeline) {
-	defaults := reflect.ValueOf(defaultPipeline(p.Name, p.Mode)).Elem()
-	x := reflect.ValueOf(p).Elem()
+	v.notOf(p.Mode, path, reflect.ValueOf(p).Elem(), reflect.ValueOf(defaultPipeline(p.Name, p.Mode)).Elem())
+}
+
+// notOf refuses the keys of a section, and of those in it, that are not of a mode.
+func (v *validator) notOf(mode, path string, x, defaults reflect.Value) {
 	for i := range x.NumField() {
 		f := x.Type().Field(i)
-		mode, at := f.Tag.Get("mode"), join(path, f.Tag.Get("yaml"))
-		if mode == "" || mode == p.Mode || !v.written(at, x.Field(i), defaults.Field(i)) {
-			continue
+		of, at := f.Tag.Get("mode"), join(path, f.Tag.Get("yaml"))
+		switch {
+		case of == "" || of == mode:
+			if f.Type.Kind() == reflect.Struct {
+				v.notOf(mode, at, x.Field(i), defaults.Field(i))
+			}
+		case v.written(at, x.Field(i), defaults.Field(i)):
+			v.add(v.place(at+wordSuffix), at, "belongs to mode: %s, this pipeline is of mode: %s: remove it", of, mode)
+			v.settled = append(v.settled, at)
 		}
-		v.add(v.place(at+wordSuffix), at, "belongs to mode: %s, this pipeline is of mode: %s: remove it", mode, p.Mode)
-		v.settled = append(v.settled, at)
 	}
 }
 

@@ -26,6 +26,7 @@ type Config struct {
 	Source      source.Config // slot and publication of the store; its tables are chosen by eventlog
 	Definitions intent.Definitions
 	Publication history.Config // Store, StoreID, Head, Categories and Logger are set here
+	VerifyEvery time.Duration  // how often a running pipeline is verified; 0: never
 	Logger      *slog.Logger
 	// Hook, where set, is called at the points of every part. For crash tests.
 	Hook func(point string)
@@ -69,6 +70,7 @@ func New(cfg Config) *Pipeline {
 // every part of it has failed for good (a *cdc.TerminalError). It returns when
 // everything it started is gone.
 func (p *Pipeline) Run(ctx context.Context) error {
+	defer p.verifying(ctx)()
 	w, err := p.prepare(ctx)
 	switch {
 	case ctx.Err() != nil:

@@ -69,6 +69,9 @@ func Verify(ctx context.Context, cfg Config, o VerifyOptions) ([]cdc.Verificatio
 // beside its snapshot.
 const verifyConnections = 4
 
+// viewSubject is what the subject of a view begins with.
+const viewSubject = "view "
+
 // verifier is one run of Verify.
 type verifier struct {
 	cfg      Config
@@ -150,7 +153,7 @@ func (v *verifier) views(ctx context.Context) error {
 		if building[d.Name] {
 			err = errors.New("it is being built for the first time: cdc views ls shows how far it is")
 		}
-		v.cannot("view "+d.Name, time.Now(), err)
+		v.cannot(viewSubject+d.Name, time.Now(), err)
 	}
 	return nil
 }
@@ -169,14 +172,14 @@ func (v *verifier) view(ctx context.Context, b intent.ViewStatus) {
 	if errors.As(err, &not) {
 		err = not.Err // the subject says which view
 	}
-	v.cannot("view "+b.Name, began, err)
+	v.cannot(viewSubject+b.Name, began, err)
 }
 
 // ofView is a report in the common form. A row that was changed is missing as it
 // should be, and a ghost as it is.
 func ofView(r view.VerifyReport, b intent.ViewStatus) cdc.Verification {
 	f := cdc.Verification{
-		Subject: "view " + r.View, Verdict: cdc.VerdictEqual, Position: r.Position, At: time.Now(), Took: r.Took,
+		Subject: viewSubject + r.View, Verdict: cdc.VerdictEqual, Position: r.Position, At: time.Now(), Took: r.Took,
 		Rows: r.Rows + r.Missing.Count - r.Extra.Count, Records: r.Rows, Missing: r.Missing.Count, Ghosts: r.Extra.Count,
 	}
 	if b.Error != "" {

@@ -4,12 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"cdc/internal/admin"
 	"cdc/internal/cdc"
 	"cdc/internal/cdctest"
 	"cdc/internal/intent"
@@ -134,6 +137,65 @@ func TestVerifyEverythingThatFollowsFromTheLog(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 }
+
+// A running pipeline verifies itself from time to time; what it found is in its status,
+// without values of rows, and in the metrics.
+func TestVerifyEvery(t *testing.T) {
+	t.Parallel()
+	k := cdctest.Kafka(t)
+	r := newRig(t, k.Brokers, k.Prefix)
+	r.cfg.VerifyEvery = 100 * time.Millisecond
+	r.start()
+	r.append("student-enrolled", "ddia", "ada")
+	r.append("student-waitlisted", "ddia", "bob")
+	r.append("student-enrolled", "ddia", "eve")
+	subjects := []string{"log", "topic " + r.topic, "view enrolments", "view waiting"}
+	r.until("all are equal", func(s cdc.Status) bool {
+		equal := 0
+		for i, v := range s.Verified {
+			if len(s.Verified) == len(subjects) && v.Subject == subjects[i] && v.Pipeline == r.cfg.Name && v.Verdict == cdc.VerdictEqual && v.Position == 3 {
+				equal++
+			}
+		}
+		return equal == len(subjects)
+	})
+
+	differs := func(i int) func(cdc.Status) bool {
+		return func(s cdc.Status) bool {
+			return len(s.Verified) == len(subjects) && s.Verified[i].Verdict == cdc.VerdictDifferent
+		}
+	}
+	r.db.Exec(t, `update views.waiting set since = -1`)
+	s := r.until("the view differs", differs(3))
+	if v := s.Verified[3]; v.Mend == "" || v.Missing != 1 || v.Ghosts != 1 || v.Samples != nil {
+		t.Errorf("got %+v, want a row that was changed and no sample: it would be the row", v)
+	}
+	if s.State != cdc.StateStreaming {
+		t.Errorf("a difference ended the pipeline: %+v", s)
+	}
+	metrics := httptest.NewRecorder()
+	admin.New(statuses{s}, r.cfg.Logger).Handler().ServeHTTP(metrics, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	for _, want := range []string{`cdc_verify_age_seconds{pipeline=%q,subject="log"} `, `cdc_verify_unchecked{pipeline=%q,subject="view enrolments"} 0`,
+		`cdc_verify_differences{kind="missing",pipeline=%q,subject="view waiting"} 1`} {
+		if want = fmt.Sprintf(want, r.cfg.Name); !strings.Contains(metrics.Body.String(), want) {
+			t.Errorf("%s is not in\n%s", want, metrics.Body)
+		}
+	}
+	r.db.Exec(t, `alter table es.log disable trigger append_only; delete from es.log where pos = 1; alter table es.log enable always trigger append_only`)
+	s = r.until("the log differs", differs(0))
+	if v := s.Verified[0]; v.Mend == "" || len(v.Samples) == 0 || v.Samples[0].Key != "position 1" || v.Samples[0].Columns != nil {
+		t.Errorf("got %+v, want the hole, without values", v)
+	}
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// statuses is what admin shows.
+type statuses []cdc.Status
+
+func (s statuses) Status() []cdc.Status { return s }
+func (statuses) Version() string        { return "test" }
 
 // Without a daemon everything can be verified that does not wait for one, and without
 // Kafka everything but the topics.

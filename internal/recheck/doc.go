@@ -1,0 +1,2 @@
+// Package recheck verifies a running pipeline from time to time.
+package recheck
