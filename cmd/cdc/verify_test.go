@@ -134,6 +134,12 @@ func TestVerifyAndRepair(t *testing.T) {
 	if v := verified(exitFailed, "verify", "--timeout", "1s")["public.t"]; v.Verdict != cdc.VerdictUnchecked || v.Why == "" {
 		t.Errorf("verify without a daemon: %+v", v)
 	}
+	r.db.Exec(t, "ALTER TABLE t DROP CONSTRAINT t_pkey", "ALTER TABLE t ADD PRIMARY KEY (v, id)")
+	for _, want := range []string{"unchecked", "its topic has the key (id), the table has (v, id)", "1 of 1 could not be checked"} {
+		if out := run(exitFailed, "verify", "public.t"); !strings.Contains(out, want) {
+			t.Errorf("verify of a table with another key: %q is not in\n%s", want, out)
+		}
+	}
 }
 
 // Requests hold what the file does, in parts the daemon takes; tables without a
