@@ -11,6 +11,7 @@ import (
 	"cdc/internal/admin"
 	"cdc/internal/cdc"
 	"cdc/internal/config"
+	"cdc/internal/sink"
 )
 
 // repairReport is what `cdc repair -o json` prints.
@@ -42,7 +43,7 @@ verifies those tables again. Without either nothing is written.
 Exit codes: 0 all are equal now, 4 differences remain, 1 nothing differs and something is unchecked, 3 no daemon answers, or
 Postgres or Kafka cannot be reached, 2 usage.`,
 		Example: "  cdc repair public.orders\n  cdc repair --yes",
-		RunE: func(cmd *cobra.Command, args []string) (err error) {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, _, err := g.load(cmd)
 			if err != nil {
 				return err
@@ -64,19 +65,9 @@ Postgres or Kafka cannot be reached, 2 usage.`,
 			if _, err := admin.Fetch(cmd.Context(), addr); err != nil {
 				return environmentError("%w; the daemon writes the repair, start it: cdc run", err)
 			}
-			sc, done, err := reach(cmd.Context(), cfg, false)
-			if err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, done()) }()
-			targets, err := f.open(cmd.Context(), cfg, sc, names, args)
-			defer closeTargets(targets)
-			if err != nil {
-				return err
-			}
 			r := repairRun{g: g, cmd: cmd, flags: &f, addr: addr, yes: yes, report: repairReport{Verified: []cdc.Verification{}, Repaired: []repairedTable{}}}
 			defer r.close()
-			return r.run(targets)
+			return f.reached(cmd.Context(), cfg, names, args, func(_ sink.Config, targets []*target) error { return r.run(targets) })
 		},
 	}
 	f.register(cmd)

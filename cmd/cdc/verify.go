@@ -100,7 +100,7 @@ A table that cannot be compared is "unchecked", with the reason; that is not "di
 Exit codes: 0 all are equal, 4 something differs, 1 nothing differs and something is unchecked, 3 Postgres or Kafka cannot
 be reached, 2 usage.`,
 		Example: "  cdc verify\n  cdc verify public.orders 'billing.*' --rate 100MiB",
-		RunE: func(cmd *cobra.Command, args []string) (err error) {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, _, err := g.load(cmd)
 			if err != nil {
 				return err
@@ -109,42 +109,34 @@ be reached, 2 usage.`,
 			if err != nil {
 				return err
 			}
-			sc, done, err := reach(cmd.Context(), cfg, false)
-			if err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, done()) }()
-			targets, err := f.open(cmd.Context(), cfg, sc, names, args)
-			defer closeTargets(targets)
-			if err != nil {
-				return err
-			}
-			report := verifyReport{Verified: []cdc.Verification{}}
-			for _, t := range targets {
-				found, err := t.verify(cmd, &f, nil)
-				if err != nil {
+			return f.reached(cmd.Context(), cfg, names, args, func(sc sink.Config, targets []*target) error {
+				report := verifyReport{Verified: []cdc.Verification{}}
+				for _, t := range targets {
+					found, err := t.verify(cmd, &f, nil)
+					if err != nil {
+						return err
+					}
+					for _, v := range found {
+						report.Verified = append(report.Verified, v.Verification)
+					}
+				}
+				if len(args) == 0 { // tables are of mode: cdc alone
+					for _, name := range names {
+						if cfg.Pipelines[name].Mode != config.ModeEvents {
+							continue
+						}
+						found, err := verifyEvents(cmd.Context(), cfg, cfg.Pipelines[name], sc, &f)
+						if err != nil {
+							return surroundings(err)
+						}
+						report.Verified = append(report.Verified, found...)
+					}
+				}
+				if err := g.print(cmd, report, func(w io.Writer) error { return writeVerifications(w, report.Verified) }); err != nil {
 					return err
 				}
-				for _, v := range found {
-					report.Verified = append(report.Verified, v.Verification)
-				}
-			}
-			if len(args) == 0 { // tables are of mode: cdc alone
-				for _, name := range names {
-					if cfg.Pipelines[name].Mode != config.ModeEvents {
-						continue
-					}
-					found, err := verifyEvents(cmd.Context(), cfg, cfg.Pipelines[name], sc, &f)
-					if err != nil {
-						return surroundings(err)
-					}
-					report.Verified = append(report.Verified, found...)
-				}
-			}
-			if err := g.print(cmd, report, func(w io.Writer) error { return writeVerifications(w, report.Verified) }); err != nil {
-				return err
-			}
-			return verdictError(report.Verified)
+				return verdictError(report.Verified)
+			})
 		},
 	}
 	f.register(cmd)
@@ -178,6 +170,26 @@ type target struct {
 	p    *config.Pipeline
 	v    *pipeline.Verifier
 	want map[uint32]bool // OIDs
+}
+
+// reached calls fn with the brokers and the tables asked for, and ends what it was
+// reached by.
+func (f *verifyFlags) reached(ctx context.Context, cfg *config.Config, names, args []string, fn func(sink.Config, []*target) error) (err error) {
+	sc, done, err := reach(ctx, cfg, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	targets, err := f.open(ctx, cfg, sc, names, args)
+	defer func() {
+		for _, t := range targets {
+			t.v.Close()
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	return fn(sc, targets)
 }
 
 // open reaches the pipelines and resolves the tables. The targets it returns with
@@ -240,12 +252,6 @@ func choose(all []*target, args []string) error {
 		}
 	}
 	return nil
-}
-
-func closeTargets(targets []*target) {
-	for _, t := range targets {
-		t.v.Close()
-	}
 }
 
 // verify compares the tables asked for, and shows how far it is on a terminal.
