@@ -58,6 +58,7 @@ check: lint race fuzz ## format, vet, staticcheck, go.mod, race detector, fuzz t
 lint: ## what check does before the tests
 	@unformatted=$$(gofmt -l cmd internal deploy $(wildcard bench)); if [ -n "$$unformatted" ]; then echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
+	$(GO) vet -tags failpoint ./cmd/cdc
 	$(GO) tool staticcheck ./...
 	$(GO) mod tidy -diff
 
@@ -83,6 +84,7 @@ test-pg: ## the tests that use a database, on PostgreSQL 14 to 18 (PG='14 18')
 	done; exit $$status
 
 crash: ## workload, faults and a checker over the real binary, seed by seed (CRASH='-seeds 2000')
+	@$(TESTRUN) -tags failpoint -run '^TestFailpoint$$' ./cmd/cdc
 	@$(GO) run ./internal/crash $(CRASH)
 
 bench: ## mode: cdc against pg_recvlogical, mode: events against INSERT (BENCH='-what events'); allocations

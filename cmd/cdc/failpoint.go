@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // failpointVariable says at which point of a pipeline's life the process is to
@@ -22,12 +23,26 @@ func failpointHook() func(point string) {
 	if text == "" {
 		return nil
 	}
-	hook, err := parseFailpoint(text, func(sig syscall.Signal) { _ = syscall.Kill(os.Getpid(), sig) })
+	hook, err := parseFailpoint(text, hitItself)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(exitUsage)
 	}
 	return hook
+}
+
+// stopTakes is far longer than a signal to the own process.
+const stopTakes = 500 * time.Millisecond
+
+// hitItself sends the signal to the own process. It may find another thread first,
+// and this one would go on for a moment: long enough to send what the process was
+// to be hit with.
+func hitItself(sig syscall.Signal) {
+	_ = syscall.Kill(os.Getpid(), sig)
+	if sig == syscall.SIGKILL {
+		select {}
+	}
+	time.Sleep(stopTakes)
 }
 
 func parseFailpoint(text string, hit func(syscall.Signal)) (func(point string), error) {
@@ -43,12 +58,8 @@ func parseFailpoint(text string, hit func(syscall.Signal)) (func(point string), 
 	}
 	var passed atomic.Int64
 	return func(point string) {
-		if point != parts[0] || passed.Add(1) != at {
-			return
-		}
-		hit(sig)
-		if sig == syscall.SIGKILL {
-			select {} // nothing more is done by this goroutine
+		if point == parts[0] && passed.Add(1) == at {
+			hit(sig)
 		}
 	}, nil
 }
