@@ -15,8 +15,6 @@ type Artifact struct {
 	SHA256               string // of the jar, 64 lower-case hexadecimal digits
 }
 
-func (a Artifact) String() string { return a.Group + ":" + a.Name + ":" + a.Version }
-
 // File is the name of the jar.
 func (a Artifact) File() string { return a.Name + "-" + a.Version + ".jar" }
 

@@ -16,25 +16,13 @@ import (
 
 // Reread is a row read back by its key.
 //
-// The versions of a row that a statement may see, and what follows in the stream:
-//
-//	!Visible     the change's transaction is not visible to readers yet: ask again
-//	!Found       the row is gone or has another key: a later change says so
-//	SameVersion  the very version the change wrote
-//	Newer        the version of a transaction that committed after it: a later
-//	             change of this key follows
-//	neither      XMin follows the change's transaction id: a savepoint's id of the
-//	             same transaction (then the value is the change's own) or that of a
-//	             later transaction (then a later change of this key follows).
-//	             Postgres does not tell which; the value is in both cases that of
-//	             the last of the two, never of an older version.
+// What is found where the change's transaction is visible is the version that it
+// wrote, or a later one: then a later change of this key follows in the stream.
+// Postgres does not tell which (a savepoint writes under an id of its own).
 type Reread struct {
-	Visible     bool
-	Found       bool
-	SameVersion bool
-	Newer       bool
-	XMin        uint32      // low 32 bits of the id of the transaction or savepoint that wrote the version
-	Values      []cdc.Value // the columns asked for, in that order; valid until the next Reread
+	Visible bool        // the change's transaction is visible to readers; else ask again
+	Found   bool        // else the row is gone or has another key: a later change says so
+	Values  []cdc.Value // the columns asked for, in that order; valid until the next Reread
 }
 
 // GoneError says that a value or row cannot be read because its table or column
@@ -187,7 +175,7 @@ func (s *Source) rereadLocked(ctx context.Context, rel *cdc.Relation, params [][
 	return out, nil
 }
 
-// row reads one result: the statement's snapshot, the row's xmin, its columns.
+// row reads one result: the statement's snapshot, whether there is a row, its columns.
 func (r *rereader) row(fields [][]byte, cols int, xid uint32) (Reread, error) {
 	if len(fields) != cols+2 {
 		return Reread{}, fmt.Errorf("the answer has %d columns, want %d", len(fields), cols+2)
@@ -200,13 +188,6 @@ func (r *rereader) row(fields [][]byte, cols int, xid uint32) (Reread, error) {
 	if !out.Found {
 		return out, nil
 	}
-	xmin, err := strconv.ParseUint(string(fields[1]), 10, 32)
-	if err != nil {
-		return Reread{}, fmt.Errorf("xmin %q: want a transaction id", fields[1])
-	}
-	out.XMin = uint32(xmin)
-	out.SameVersion = out.XMin == xid
-	out.Newer = visible && int32(out.XMin-xid) < 0 // a savepoint's id is never below its transaction's
 	r.values = r.values[:0]
 	for _, f := range fields[2:] {
 		v := cdc.Value{Kind: cdc.Null}
@@ -295,12 +276,12 @@ func (r *rereader) prepareLocked(ctx context.Context, rel *cdc.Relation, cols []
 	if kind[0] == kindPartitioned {
 		only = ""
 	}
-	inner := "xmin::text AS x"
+	inner := "true AS found"
 	for i, ordinal := range cols {
 		inner += fmt.Sprintf(", %s AS c%d", quote(rel.Columns[ordinal].Name), i)
 	}
 	// LIMIT 2 finds a key that is not unique and never more than that.
-	sql := fmt.Sprintf(`SELECT pg_current_snapshot()::text, t.x%s FROM (VALUES (1)) one LEFT JOIN LATERAL
+	sql := fmt.Sprintf(`SELECT pg_current_snapshot()::text, t.found%s FROM (VALUES (1)) one LEFT JOIN LATERAL
 		(SELECT %s FROM %s%s WHERE %s LIMIT 2) t ON true`,
 		strings.Join(list, ""), inner, only, quote(schema, name), strings.Join(where, " AND "))
 	r.serial++

@@ -12,7 +12,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"cdc/internal/eventstore"
 	"cdc/internal/intent"
 )
 
@@ -36,30 +35,21 @@ func (e *UnknownColumnError) Error() string {
 
 // Rows gives rows of the live view as JSON objects, in the order of the primary key
 // where it has one: those whose columns have the values of where, each compared as
-// the column's type (an InvalidError where it is none). limit 0 is MaxRows. It is for views in the store's database;
-// Runner.Rows reads others too. ErrNoView where none is live.
-func Rows(ctx context.Context, store *eventstore.Store, view string, where map[string]string, limit int, fn func(json.RawMessage) error) error {
-	return readRows(ctx, store, nil, view, where, limit, fn)
-}
-
-// Rows is the function Rows, for views in other databases too.
+// the column's type (an InvalidError where it is none). limit 0 is MaxRows.
+// ErrNoView where none is live.
 func (r *Runner) Rows(ctx context.Context, view string, where map[string]string, limit int, fn func(json.RawMessage) error) error {
-	return readRows(ctx, r.cfg.Store, r.cfg.Databases, view, where, limit, fn)
-}
-
-func readRows(ctx context.Context, store *eventstore.Store, databases map[string]string, view string, where map[string]string, limit int, fn func(json.RawMessage) error) error {
-	b, err := findBuild(ctx, store.Pool(), view, 0)
+	b, err := findBuild(ctx, r.cfg.Store.Pool(), view, 0)
 	if err != nil {
 		return err
 	}
 	var conn *pgx.Conn
 	if b.database != "" {
-		if conn, err = connectThere(ctx, b, databases[b.database]); err != nil {
+		if conn, err = connectThere(ctx, b, r.cfg.Databases[b.database]); err != nil {
 			return err
 		}
 		defer closeConn(conn)
 	} else {
-		pooled, err := store.Pool().Acquire(ctx)
+		pooled, err := r.cfg.Store.Pool().Acquire(ctx)
 		if err != nil {
 			return fmt.Errorf("read view %s: connect: %w", view, err)
 		}

@@ -31,8 +31,9 @@ func TestRows(t *testing.T) {
 	awaitLive(t, store, "plain", head)
 
 	type read func(view string, where map[string]string, limit int, fn func(json.RawMessage) error) error
+	local := &Runner{cfg: Config{Store: store}} // knows no other database
 	here := func(view string, where map[string]string, limit int, fn func(json.RawMessage) error) error {
-		return Rows(testContext(t), store, view, where, limit, fn)
+		return local.Rows(testContext(t), view, where, limit, fn)
 	}
 	anywhere := func(view string, where map[string]string, limit int, fn func(json.RawMessage) error) error {
 		return r.Rows(testContext(t), view, where, limit, fn)
