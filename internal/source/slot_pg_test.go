@@ -65,3 +65,41 @@ func TestCase026SlotNamesMade(t *testing.T) {
 		}
 	}
 }
+
+func TestCreateSlotThenFailover(t *testing.T) {
+	db := cdctest.Database(t)
+	s := openOps(t, db, func(c *Config) { c.Failover = true }, "CREATE TABLE t(id int PRIMARY KEY)")
+	mustPublish(t, s)
+	lsn, err := s.CreateSlot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.KeepSlot(s.cfg.Slot)
+	slot, ok, err := s.Slot(t.Context())
+	if err != nil || !ok || slot.Confirmed != lsn || slot.Temporary || slot.Failover != (s.version >= 170000) || slot.WALStatus != "reserved" {
+		t.Fatalf("got %+v, %t, %v, want it at %s", slot, ok, err, lsn)
+	}
+	if _, err := s.CreateSlot(t.Context()); sqlState(err) != codeDuplicateObject {
+		t.Fatalf("again: got %v, want that it exists", err)
+	}
+	if err := s.DropSlot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	sn := begin(t, s, 1)
+	drain(t, sn, false)
+	if err := sn.Finish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if slot, _, err = s.Slot(t.Context()); err != nil || slot.Failover != (s.version >= 170000) || slot.Confirmed != sn.LSN() {
+		t.Fatalf("after the snapshot: got %+v, %v", slot, err)
+	}
+}
+
+func TestTimelineOfAFreshServer(t *testing.T) {
+	s := openOps(t, cdctest.Database(t), nil)
+	if lsn, err := s.TimelineSwitch(t.Context(), 1); lsn != 0 || err != nil {
+		t.Fatalf("the current one: got %s, %v, want 0", lsn, err)
+	}
+	_, err := s.TimelineSwitch(t.Context(), 2)
+	wantTerminal(t, err, "timeline")
+}
