@@ -55,6 +55,12 @@
 //	p.DropAnswers(1)                         // carried out, answer lost, connection cut
 //	p.Heal()
 //
+// # Processes of the test's own
+//
+//	func TestMain(m *testing.M) { cdctest.RunVictim(child); cdctest.Main(m) }
+//	v := cdctest.Spawn(t, config)            // child(ctx, config) in a process; its Point says where it is hit
+//	v.Killed(t, point); v.Frozen(t); v.Kill(); v.Stop()
+//
 // # The binary
 //
 //	cdc := cdctest.StartCDC(t, yaml)         // cdc run, output printed if the test fails

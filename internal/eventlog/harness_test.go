@@ -70,13 +70,10 @@ func newRigOn(t testing.TB, db *cdctest.DB) *rig {
 
 // config is what a numberer gets, in this process or in a child.
 type config struct {
-	URL, Slot   string
-	Publication string
-	Idle        time.Duration
-	// Kill names the point at which a child kills itself, at the Count-th time it
-	// passes it; empty: never.
-	Kill  string
-	Count int
+	cdctest.Point // where a victim kills itself
+	URL, Slot     string
+	Publication   string
+	Idle          time.Duration
 }
 
 func (r *rig) config() config {

@@ -2,110 +2,31 @@ package eventlog_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"cdc/internal/cdc"
+	"cdc/internal/cdctest"
 	"cdc/internal/eventstore"
 )
 
-// childEnv holds a config: the test binary then is a numberer that a test can kill.
-const childEnv = "CDC_TEST_CHILD"
-
-func child() int {
-	var c config
-	if err := json.Unmarshal([]byte(os.Getenv(childEnv)), &c); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 2
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+func child(ctx context.Context, c config) error {
 	store, err := eventstore.Open(ctx, eventstore.Config{URL: c.URL, MaxConns: 2})
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		return err
 	}
-	var mu sync.Mutex
-	passed := 0
-	n := c.numberer(store, eventstore.NewHead(), slog.New(slog.NewTextHandler(os.Stderr, nil)), func(point string) {
-		mu.Lock()
-		defer mu.Unlock()
-		if point != c.Kill {
-			return
-		}
-		if passed++; passed == c.Count {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {}
-		}
-	})
-	go func() { // the parent's end of the pipe: closed means stop in order
-		_, _ = os.Stdin.Read(make([]byte, 1))
-		cancel()
-	}()
-	if err := n.Run(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return 0
+	return c.numberer(store, eventstore.NewHead(), slog.New(slog.NewTextHandler(os.Stderr, nil)), c.Hook()).Run(ctx)
 }
 
-// victim is a numberer in a process of its own.
-type victim struct {
-	cmd  *exec.Cmd
-	log  strings.Builder
-	done chan struct{}
-	in   interface{ Close() error }
-}
-
-func (r *rig) spawn(c config, kill string, count int) *victim {
+// spawn starts a numberer in a process of its own.
+func (r *rig) spawn(c config, kill string, count int) *cdctest.Victim {
 	r.t.Helper()
-	c.Kill, c.Count = kill, count
-	b, err := json.Marshal(c)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	v := &victim{cmd: exec.Command(os.Args[0], "-test.run=^$"), done: make(chan struct{})}
-	v.cmd.Env = append(os.Environ(), childEnv+"="+string(b))
-	v.cmd.Stderr = &v.log
-	if v.in, err = v.cmd.StdinPipe(); err != nil {
-		r.t.Fatal(err)
-	}
-	if err := v.cmd.Start(); err != nil {
-		r.t.Fatal(err)
-	}
-	go func() {
-		_ = v.cmd.Wait()
-		close(v.done)
-	}()
-	r.t.Cleanup(v.end)
-	return v
-}
-
-func (v *victim) end() {
-	_ = v.cmd.Process.Kill()
-	<-v.done
-}
-
-// killed waits until the process has killed itself at its point.
-func (v *victim) killed(t testing.TB, point string) {
-	t.Helper()
-	select {
-	case <-v.done:
-	case <-time.After(waitLimit):
-		v.end()
-		t.Fatalf("point %q was never reached\n%s", point, v.log.String())
-	}
-	if ws, ok := v.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !ws.Signaled() {
-		t.Fatalf("the process ended by itself before point %q: %s\n%s", point, v.cmd.ProcessState, v.log.String())
-	}
+	c.Point = cdctest.Point{Kill: kill, Count: count}
+	return cdctest.Spawn(r.t, c)
 }
 
 // kill -9 at every point of the stream, under load, the slot never lost: the log is
@@ -127,12 +48,12 @@ func TestKilledAtEachPointOfTheStream(t *testing.T) {
 		{"locked", 1}, {"publish", 1}, {"stream", 1},
 		{"commit", 1}, {"commit", 7}, {"committed", 1}, {"committed", 9}, {"confirm", 1}, {"confirm", 2}, {"confirm", 11},
 	} {
-		r.spawn(r.config(), p.name, p.count).killed(t, p.name)
+		r.spawn(r.config(), p.name, p.count).Killed(t, p.name)
 	}
 	c := r.config()
 	c.Idle = time.Millisecond
 	w.finish()
-	r.spawn(c, "idle", 2).killed(t, "idle")
+	r.spawn(c, "idle", 2).Killed(t, "idle")
 	u = r.start(r.config(), nil)
 	u.state(cdc.StateStreaming)
 	r.append("last/1", 1)
@@ -157,12 +78,12 @@ func TestKilledInALargeTransaction(t *testing.T) {
 	r.large(20_000)
 	r.append("small/2", 3)
 	for _, count := range []int{1, 12, 20} {
-		r.spawn(r.config(), "rows", count).killed(t, "rows")
+		r.spawn(r.config(), "rows", count).Killed(t, "rows")
 		if got := r.db.Value(t, `select count(*) from es.log join es.event on id = event where stream <> 'small/1'`); got != "0" {
 			t.Fatalf("killed at piece %d: %s events of the large transaction or behind it are numbered, want none", count, got)
 		}
 	}
-	r.spawn(r.config(), "committed", 1).killed(t, "committed")
+	r.spawn(r.config(), "committed", 1).Killed(t, "committed")
 	u = r.start(r.config(), nil)
 	u.state(cdc.StateStreaming)
 	r.barrier()
@@ -181,7 +102,7 @@ func TestKilledAtEachPointOfAnAdoption(t *testing.T) {
 	w := r.workload(2, 0, seed)
 	points := []string{"publish", "adopt", "adopt-snapshot", "adopt-rows", "adopt-commit", "adopt-committed", "adopt-slot"}
 	for _, point := range points {
-		r.spawn(r.config(), point, 1).killed(t, point)
+		r.spawn(r.config(), point, 1).Killed(t, point)
 		r.dropSlot()
 	}
 	u := r.start(r.config(), nil)
@@ -192,9 +113,9 @@ func TestKilledAtEachPointOfAnAdoption(t *testing.T) {
 	r.db.Exec(t, fmt.Sprintf(`select pg_replication_slot_advance('%s', pg_current_wal_lsn())`, r.slot))
 	r.append("skipped/1", 5)
 	r.db.Exec(t, fmt.Sprintf(`select pg_replication_slot_advance('%s', pg_current_wal_lsn())`, r.slot))
-	r.spawn(r.config(), "drop-slot", 1).killed(t, "drop-slot")
-	r.spawn(r.config(), "adopt-rows", 1).killed(t, "adopt-rows")
-	r.spawn(r.config(), "adopt-committed", 1).killed(t, "adopt-committed")
+	r.spawn(r.config(), "drop-slot", 1).Killed(t, "drop-slot")
+	r.spawn(r.config(), "adopt-rows", 1).Killed(t, "adopt-rows")
+	r.spawn(r.config(), "adopt-committed", 1).Killed(t, "adopt-committed")
 	u = r.start(r.config(), nil)
 	u.state(cdc.StateStreaming)
 	w.finish()

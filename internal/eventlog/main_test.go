@@ -1,15 +1,12 @@
 package eventlog_test
 
 import (
-	"os"
 	"testing"
 
 	"cdc/internal/cdctest"
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(childEnv) != "" {
-		os.Exit(child())
-	}
+	cdctest.RunVictim(child)
 	cdctest.Main(m)
 }

@@ -43,7 +43,7 @@ func TestTheOtherOneDies(t *testing.T) {
 	r.s.add(streams(100, "course")...)
 	old := r.start(func(p *history.Publisher) { p.SetSilence(2 * time.Second) })
 	old.published()
-	r.spawn(history.HookFollow, 1).killed(t, history.HookFollow)
+	r.spawn(history.HookFollow, 1).Killed(t, history.HookFollow)
 	r.s.add(streams(100, "course")...)
 	old.until("fenced", func(history.Status) bool { return old.fenced.Load() == 1 })
 	old.published()
@@ -98,7 +98,7 @@ func TestRepublishDoublesNothing(t *testing.T) {
 	r.deleteTopic(r.topic("course"))
 	r.republish(1, r.topic("course"))
 	r.s.add(streams(20000, "course", "student")...)
-	r.spawn("produce-after", 4).killed(t, "produce-after")
+	r.spawn("produce-after", 4).Killed(t, "produce-after")
 	r.republish(1)
 	s := r.once()
 	if s.Skipped < 200 {

@@ -2,12 +2,10 @@ package history_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,81 +18,42 @@ import (
 	"cdc/internal/intent"
 )
 
-// childEnv holds a childConfig: the test binary then is a publication that a test
-// can kill as hard as it likes.
-const childEnv = "CDC_TEST_CHILD"
-
+// childConfig is that of a publication in a process of its own.
 type childConfig struct {
+	cdctest.Point
 	Prefix  string
 	Brokers []string
 	Store   intent.ID
 	Events  string // file with the streams of the events
-	Kill    string // point at which the process kills itself …
-	Count   int    // … when it is passed for the so manieth time
-	Sleep   bool   // it stops itself there (SIGSTOP) instead, and goes on when it is woken
 }
 
-func child() int {
-	var c childConfig
-	if err := json.Unmarshal([]byte(os.Getenv(childEnv)), &c); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 2
-	}
+func child(ctx context.Context, c childConfig) error {
 	b, err := os.ReadFile(c.Events)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 2
+		return err
 	}
 	s := newStore()
 	s.id = c.Store
 	s.add(strings.Fields(string(b))...)
 	cfg := baseConfig(c.Prefix, c.Brokers, s)
 	cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
-	var mu sync.Mutex
-	passed := 0
-	cfg.Hook = func(point string) {
-		mu.Lock()
-		defer mu.Unlock()
-		if point != c.Kill {
-			return
-		}
-		if passed++; passed == c.Count && c.Sleep {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
-		} else if passed == c.Count {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {}
-		}
-	}
+	cfg.Hook = c.Hook()
 	p := history.New(cfg)
-	ctx, cancel := context.WithCancel(context.Background())
-	go func() { // the parent's end of the pipe: closed means stop in order
-		_, _ = os.Stdin.Read(make([]byte, 1))
-		cancel()
-	}()
 	for ctx.Err() == nil {
 		if err := p.Run(ctx); cdc.IsTerminal(err) {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
+			return err
 		}
 	}
-	return 0
+	return nil
 }
 
-// victim is a publication in a process of its own.
-type victim struct {
-	cmd   *exec.Cmd
-	stdin interface{ Close() error }
-	log   *strings.Builder
-	done  chan struct{}
-}
-
-// spawn starts a child over a copy of the events there are.
-func (r *rig) spawn(kill string, count int) *victim {
+// spawn starts a publication over a copy of the events there are.
+func (r *rig) spawn(kill string, count int) *cdctest.Victim {
 	r.t.Helper()
-	return r.child(childConfig{Kill: kill, Count: count})
+	return r.child(cdctest.Point{Kill: kill, Count: count})
 }
 
-func (r *rig) child(c childConfig) *victim {
+func (r *rig) child(at cdctest.Point) *cdctest.Victim {
 	r.t.Helper()
 	file, err := os.CreateTemp(r.t.TempDir(), "streams")
 	if err != nil {
@@ -106,48 +65,8 @@ func (r *rig) child(c childConfig) *victim {
 	if err := file.Close(); err != nil {
 		r.t.Fatal(err)
 	}
-	c.Prefix, c.Brokers, c.Store, c.Events = r.k.Prefix, r.cfg.Sink.Brokers, r.s.id, file.Name()
-	b, err := json.Marshal(c)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	v := &victim{cmd: exec.Command(os.Args[0], "-test.run=^$"), log: &strings.Builder{}, done: make(chan struct{})}
-	v.cmd.Env = append(os.Environ(), childEnv+"="+string(b))
-	v.cmd.Stderr = v.log
-	if v.stdin, err = v.cmd.StdinPipe(); err != nil {
-		r.t.Fatal(err)
-	}
-	if err := v.cmd.Start(); err != nil {
-		r.t.Fatal(err)
-	}
-	go func() {
-		_ = v.cmd.Wait()
-		close(v.done)
-	}()
-	r.t.Cleanup(v.kill)
-	return v
+	return cdctest.Spawn(r.t, childConfig{Point: at, Prefix: r.k.Prefix, Brokers: r.cfg.Sink.Brokers, Store: r.s.id, Events: file.Name()})
 }
-
-func (v *victim) kill() {
-	_ = v.cmd.Process.Kill()
-	<-v.done
-}
-
-// killed waits until the process has killed itself at its point.
-func (v *victim) killed(t *testing.T, point string) {
-	t.Helper()
-	select {
-	case <-v.done:
-	case <-time.After(waitLimit):
-		v.kill()
-		t.Fatalf("point %q was never reached\n%s", point, tail(v.log.String()))
-	}
-	if ws, ok := v.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !ws.Signaled() {
-		t.Fatalf("the process ended by itself before point %q: %s\n%s", point, v.cmd.ProcessState, tail(v.log.String()))
-	}
-}
-
-func tail(s string) string { return s[max(0, len(s)-4000):] }
 
 // Killed with SIGKILL at every named point, in the middle of a long log with
 // categories that are met on the way; nothing is lost, twice or out of order.
@@ -169,7 +88,7 @@ func TestG1KilledAtEachPoint(t *testing.T) {
 		if p.name == "produce-before" || p.name == "produce-after" || p.count > 1 {
 			r.s.add(streams(20000, "course", "student", fmt.Sprintf("met-%d", i))...)
 		}
-		r.spawn(p.name, p.count).killed(t, p.name)
+		r.spawn(p.name, p.count).Killed(t, p.name)
 	}
 	s := r.once()
 	if s.Skipped == 0 {
@@ -189,11 +108,11 @@ func TestG1KilledAtRandom(t *testing.T) {
 		r.s.add(streams(15000, "course", "student", fmt.Sprintf("met-%d", i/3))...)
 		v := r.spawn("", 0)
 		select { // the moment is the fault itself
-		case <-v.done:
-			t.Fatalf("the publication ended by itself\n%s", tail(v.log.String()))
+		case <-v.Done():
+			t.Fatal("the publication ended by itself")
 		case <-time.After(time.Duration(50+rnd.IntN(400)) * time.Millisecond):
 		}
-		v.kill()
+		v.Kill()
 	}
 	r.once()
 	r.check()
@@ -248,20 +167,6 @@ func TestG1AnswersLost(t *testing.T) {
 	r.check()
 }
 
-// asleep waits until the process has stopped itself.
-func (v *victim) asleep(t *testing.T) {
-	t.Helper()
-	for end := time.Now().Add(waitLimit); ; time.Sleep(5 * time.Millisecond) {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", v.cmd.Process.Pid))
-		if err != nil || time.Now().After(end) {
-			t.Fatalf("never asleep: %v\n%s", err, tail(v.log.String()))
-		}
-		if _, state, _ := strings.Cut(string(stat), ") "); strings.HasPrefix(state, "T") {
-			return
-		}
-	}
-}
-
 // An instance that slept wakes with a batch in hand after a newer one has written.
 func TestG1Zombie(t *testing.T) {
 	t.Parallel()
@@ -273,19 +178,17 @@ func TestG1Zombie(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			r.s.add(streams(30_000, "course", "student")...)
-			zombie := r.child(childConfig{Kill: c.point, Count: c.count, Sleep: true})
-			zombie.asleep(t)
+			zombie := r.child(cdctest.Point{Kill: c.point, Count: c.count, Freeze: true})
+			zombie.Frozen(t)
 			run := r.start()
 			run.published()
-			if err := zombie.cmd.Process.Signal(syscall.SIGCONT); err != nil {
-				t.Fatal(err)
-			}
+			zombie.Signal(t, syscall.SIGCONT)
 			r.s.add(streams(30_000, "course", "student")...)
 			run.published()
 			if n := run.errs.Load(); n != 0 {
 				t.Errorf("the newer one was disturbed %d times", n)
 			}
-			zombie.kill()
+			zombie.Kill()
 			run.stop()
 			r.check()
 		})

@@ -2,16 +2,13 @@ package history_test
 
 import (
 	"flag"
-	"os"
 	"testing"
 
 	"cdc/internal/cdctest"
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(childEnv) != "" {
-		os.Exit(child())
-	}
+	cdctest.RunVictim(child)
 	flag.Parse()
 	// They wait for brokers most of the time: more of them than cores run at once.
 	if err := flag.Set("test.parallel", "6"); err != nil {

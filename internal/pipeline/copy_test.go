@@ -130,7 +130,7 @@ func TestCase147CopyKilled(t *testing.T) {
 		point string
 		count int
 	}{{"chunk-read", 2}, {"chunk-written", 1}, {"chunk-acknowledged", 2}, {"produce-after", 3}, {"copy-rows", 1}, {"copy-ghosts", 1}} {
-		r.spawn(at.point, at.count, copies...).killed(t, at.point)
+		r.spawn(at.point, at.count, copies...).Killed(t, at.point)
 		copies = nil // the progress topic remembers
 		r.db.Exec(t, fmt.Sprintf(`DELETE FROM t WHERE id = %d`, 100*i+50), fmt.Sprintf(`UPDATE t SET v = 'after %d' WHERE id %% 7 = %d`, i, i),
 			fmt.Sprintf(`UPDATE t SET id = id + 5000 WHERE id = %d`, 100*i+51), fmt.Sprintf(`INSERT INTO t VALUES (%d, 'inserted')`, 700+i))

@@ -64,11 +64,11 @@ func TestG1Case125KilledInALoop(t *testing.T) {
 		for range 15 {
 			v := r.spawn("", 0)
 			select { // the moment is the fault itself, drawn at random
-			case <-v.done:
-				t.Fatalf("the pipeline ended by itself\n%s", tail(v.log.String()))
+			case <-v.Done():
+				t.Fatal("the pipeline ended by itself")
 			case <-time.After(time.Duration(100+rnd.IntN(1200)) * time.Millisecond):
 			}
-			v.kill()
+			v.Kill()
 		}
 	})
 }
@@ -147,7 +147,7 @@ func TestCase115BrokerKilled(t *testing.T) {
 			v := r.spawn("", 0)
 			cdctest.WaitRecords(t, k.Brokers, r.topic("aud"), cdctest.AtLeast(before+500))
 			k.Kill(t)
-			v.kill()
+			v.Kill()
 			k.Start(t)
 		}
 	})
@@ -200,24 +200,20 @@ func TestCase180Zombie(t *testing.T) {
 			old := r.db
 			for old.Value(t, `SELECT count(*) FROM pg_replication_slots WHERE slot_name = '`+r.cfg.Name+`' AND active`) == "0" {
 				select {
-				case <-zombie.done:
-					t.Fatalf("ended by itself\n%s", tail(zombie.log.String()))
+				case <-zombie.Done():
+					t.Fatal("ended by itself")
 				case <-time.After(20 * time.Millisecond):
 				}
 			}
-			if err := zombie.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-				t.Fatal(err)
-			}
+			zombie.Signal(t, syscall.SIGSTOP)
 			r.db.Query(t, `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '`+r.cfg.Name+`' AND active`)
 			next := r.start()
 			next.waitState(cdc.StateStreaming)
 			next.flowing()
-			if err := zombie.cmd.Process.Signal(syscall.SIGCONT); err != nil {
-				t.Fatal(err)
-			}
+			zombie.Signal(t, syscall.SIGCONT)
 			next.flowing()
 			next.finish()
-			zombie.kill()
+			zombie.Kill()
 		}
 	})
 }
@@ -232,22 +228,21 @@ func TestCase119Paused(t *testing.T) {
 		for range 2 {
 			for r.db.Value(t, `SELECT count(*) FROM pg_replication_slots WHERE slot_name = '`+r.cfg.Name+`' AND active`) == "0" {
 				select {
-				case <-v.done:
-					t.Fatalf("ended by itself\n%s", tail(v.log.String()))
+				case <-v.Done():
+					t.Fatal("ended by itself")
 				case <-time.After(20 * time.Millisecond):
 				}
 			}
-			_ = v.cmd.Process.Signal(syscall.SIGSTOP)
+			v.Signal(t, syscall.SIGSTOP)
 			for r.db.Value(t, `SELECT count(*) FROM pg_replication_slots WHERE slot_name = '`+r.cfg.Name+`' AND active`) == "1" {
 				select {
 				case <-t.Context().Done():
 				case <-time.After(50 * time.Millisecond):
 				}
 			}
-			_ = v.cmd.Process.Signal(syscall.SIGCONT)
+			v.Signal(t, syscall.SIGCONT)
 		}
-		_ = v.stdin.Close()
-		<-v.done
+		v.Stop()
 	})
 }
 

@@ -73,7 +73,7 @@ func TestCase183Case184QuietPartitionsCostNothing(t *testing.T) {
 	r.db.Exec(t, `BEGIN; INSERT INTO t7 SELECT i, 'x' FROM generate_series(1, 1000) i; INSERT INTO t30 SELECT * FROM t7; INSERT INTO t59 SELECT * FROM t7; COMMIT`)
 	// The transaction is in the topics when the first progress record behind it is
 	// about to be written; the process dies there.
-	r.spawn("progress", 1).killed(t, "progress")
+	r.spawn("progress", 1).Killed(t, "progress")
 	r.cfg.Hook = func(point string) {
 		if point == "stream-start" {
 			asked.reset()

@@ -2,12 +2,9 @@ package pipeline_test
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/url"
-	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -58,32 +55,27 @@ func TestCase180ZombieSaysWhy(t *testing.T) {
 	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, v text)`)
 	r.streaming().settle()
 	for row := 1; ; row++ {
-		zombie, log := r.spawnFrozen(u.String(), "produce-before")
+		zombie := cdctest.Spawn(t, childConfig{Point: cdctest.Point{Kill: "produce-before", Count: 1, Freeze: true},
+			Name: r.cfg.Name, URL: u.String(), Brokers: r.cfg.Sink.Brokers})
 		r.db.Exec(t, fmt.Sprintf(`INSERT INTO t VALUES (%d, 'a')`, row))
-		waitFor(t, "the process to freeze", func() bool { return strings.Contains(log.String(), frozen) })
+		zombie.Frozen(t)
 		proxy.Stall()
 		r.db.Query(t, r.slotSQL(`SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '%s' AND active`))
 		next := r.streaming()
 		r.db.Exec(t, fmt.Sprintf(`UPDATE t SET v = 'b' WHERE id = %d`, row))
 		next.caughtUp()
-		if err := zombie.Process.Signal(syscall.SIGCONT); err != nil {
-			t.Fatal(err)
-		}
-		ended := make(chan error, 1)
-		go func() { ended <- zombie.Wait() }()
-		over := func() bool { return len(ended) > 0 || strings.Contains(log.String(), "pipeline starts again") }
-		for deadline := time.Now().Add(waitLimit); !over(); time.Sleep(5 * time.Millisecond) {
+		zombie.Signal(t, syscall.SIGCONT)
+		lost := func() bool { return strings.Contains(zombie.Log(), "pipeline starts again") }
+		for deadline := time.Now().Add(waitLimit); !ended(zombie) && !lost(); time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(deadline) {
-				_ = zombie.Process.Signal(syscall.SIGQUIT) // what it is doing
-				t.Fatalf("the zombie neither ended nor lost Postgres: %v\n%s", <-ended, log.String())
+				zombie.Signal(t, syscall.SIGQUIT) // what it is doing
+				<-zombie.Done()
+				t.Fatalf("the zombie neither ended nor lost Postgres:\n%s", zombie.Log())
 			}
 		}
-		fenced := len(ended) > 0
+		fenced := ended(zombie)
 		proxy.Heal()
-		if !fenced {
-			_ = zombie.Process.Kill()
-		}
-		err := <-ended
+		zombie.Kill()
 		next.finish()
 		r.sameAsTable("t", "id")
 		r.inOrder(r.topic("t"))
@@ -91,42 +83,24 @@ func TestCase180ZombieSaysWhy(t *testing.T) {
 			t.Fatalf("%d records, want %d", got, 2*row)
 		}
 		if fenced {
-			if err == nil || !strings.Contains(log.String(), "another instance has taken over") {
-				t.Errorf("the zombie ended with %v and does not say why:\n%s", err, tail(log.String()))
+			if zombie.Success() || !strings.Contains(zombie.Log(), "another instance has taken over") {
+				t.Error("the zombie ended without saying why")
 			}
 			return
 		}
 		if row == 3 {
-			t.Fatalf("the zombie lost Postgres first each time: nothing was shown\n%s", tail(log.String()))
+			t.Fatal("the zombie lost Postgres first each time: nothing was shown")
 		}
 	}
 }
 
-// spawnFrozen is a pipeline in a process that stops itself (SIGSTOP) at a point.
-func (r *rig) spawnFrozen(url, point string) (*exec.Cmd, *lines) {
-	r.t.Helper()
-	b, err := json.Marshal(childConfig{Name: r.cfg.Name, URL: url, Brokers: r.cfg.Sink.Brokers, Kill: point, Count: 1, Freeze: true})
-	if err != nil {
-		r.t.Fatal(err)
+func ended(v *cdctest.Victim) bool {
+	select {
+	case <-v.Done():
+		return true
+	default:
+		return false
 	}
-	log := &lines{}
-	cmd := exec.Command(os.Args[0], "-test.run=^$")
-	cmd.Env = append(os.Environ(), childEnv+"="+string(b))
-	cmd.Stderr = log
-	stdin, in, err := os.Pipe() // open for as long as the test lasts: closed means stop in order
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	cmd.Stdin = stdin
-	if err := cmd.Start(); err != nil {
-		r.t.Fatal(err)
-	}
-	r.t.Cleanup(func() {
-		_ = cmd.Process.Kill() // frozen too; one that has ended is left alone
-		_ = stdin.Close()
-		_ = in.Close()
-	})
-	return cmd, log
 }
 
 // waitFor polls until cond holds.

@@ -17,7 +17,7 @@ func TestCase139KilledWhileJoining(t *testing.T) {
 	run.settle()
 	run.db.Exec(t, `INSERT INTO a VALUES (1000, 'before')`, `CREATE TABLE b(id int PRIMARY KEY, v text)`, `INSERT INTO b SELECT i, 'b' FROM generate_series(1, 500) i`)
 	for _, point := range []string{"publish", "joined", "stream-start", "chunk-read", "chunk-written", "chunk-acknowledged", "copy-rows", "copy-ghosts"} {
-		run.rig.spawn(point, 1).killed(t, point)
+		run.rig.spawn(point, 1).Killed(t, point)
 		run.db.Exec(t, `DELETE FROM b WHERE id = (SELECT min(id) FROM b)`, `UPDATE b SET v = v || '.' WHERE id % 50 = 0`, `UPDATE b SET id = id + 1000 WHERE id = (SELECT max(id) FROM b WHERE id < 1000)`,
 			`UPDATE a SET v = v || '.' WHERE id < 10`, `DELETE FROM a WHERE id = (SELECT min(id) FROM a)`)
 	}

@@ -153,7 +153,7 @@ func TestCase186KeyChangeKilledHalfWay(t *testing.T) {
 	for range 12 {
 		run.db.Exec(t, `UPDATE t SET id = id + 1000`)
 		want += 2 * rows
-		run.rig.spawn("produce-before", 2).killed(t, "produce-before")
+		run.rig.spawn("produce-before", 2).Killed(t, "produce-before")
 		got := run.atRest("t")
 		if partial = there < got && got < want; partial {
 			break

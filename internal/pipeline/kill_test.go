@@ -2,15 +2,12 @@ package pipeline_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -21,65 +18,22 @@ import (
 	"cdc/internal/pipeline"
 )
 
-// childEnv holds a childConfig: the test binary then is a pipeline that a test
-// can kill as hard as it likes.
-const childEnv = "CDC_TEST_CHILD"
-
+// childConfig is that of a pipeline in a process of its own.
 type childConfig struct {
+	cdctest.Point
 	Name    string
 	URL     string
 	Brokers []string
-	// Kill names the point at which the process kills itself, at the Count-th time
-	// it is passed. Empty: never.
-	Kill  string
-	Count int
-	// Freeze stops it there instead (SIGSTOP), after it has logged frozen.
-	Freeze bool
-	Rows   bool // stop in order once stdin is closed
 	// ChunkRows and Copy: copy these tables by chunks once streaming.
 	ChunkRows int
 	Copy      []string
 }
 
-// freezeTakes is far longer than a signal to the own process.
-const freezeTakes = 500 * time.Millisecond
-
-// frozen is what a process logs before it stops itself.
-const frozen = "frozen here"
-
-func child() int {
-	var c childConfig
-	if err := json.Unmarshal([]byte(os.Getenv(childEnv)), &c); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 2
-	}
+func child(ctx context.Context, c childConfig) error {
 	cfg := baseConfig(c.Name, c.URL, c.Brokers)
 	cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	cfg.Source.Logger, cfg.Sink.Logger = cfg.Logger, cfg.Logger
-	var mu sync.Mutex
-	passed := 0
-	cfg.Hook = func(point string) {
-		mu.Lock()
-		defer mu.Unlock()
-		if point != c.Kill {
-			return
-		}
-		if passed++; passed == c.Count && c.Freeze {
-			fmt.Fprintln(os.Stderr, frozen)
-			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
-			// The signal may find another thread first, and this one goes on for a
-			// moment: long enough to send what it was to be frozen with.
-			time.Sleep(freezeTakes)
-		} else if passed == c.Count {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {}
-		}
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	go func() { // the parent's end of the pipe: closed means stop in order
-		_, _ = os.Stdin.Read(make([]byte, 1))
-		cancel()
-	}()
+	cfg.Hook = c.Hook()
 	cfg.ChunkRows = c.ChunkRows
 	p := pipeline.New(cfg)
 	if len(c.Copy) > 0 {
@@ -89,49 +43,13 @@ func child() int {
 			}
 		}()
 	}
-	if err := p.Run(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return 0
+	return p.Run(ctx)
 }
 
-// victim is a pipeline in a process of its own.
-type victim struct {
-	cmd   *exec.Cmd
-	stdin interface{ Close() error }
-	log   *strings.Builder
-	done  chan struct{}
-}
-
-func (r *rig) spawn(kill string, count int, copies ...string) *victim {
+func (r *rig) spawn(kill string, count int, copies ...string) *cdctest.Victim {
 	r.t.Helper()
-	b, err := json.Marshal(childConfig{Name: r.cfg.Name, URL: r.cfg.Source.URL, Brokers: r.cfg.Sink.Brokers, Kill: kill, Count: count, ChunkRows: r.cfg.ChunkRows, Copy: copies})
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	v := &victim{cmd: exec.Command(os.Args[0], "-test.run=^$"), log: &strings.Builder{}, done: make(chan struct{})}
-	v.cmd.Env = append(os.Environ(), childEnv+"="+string(b))
-	v.cmd.Stderr = v.log
-	stdin, err := v.cmd.StdinPipe()
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	v.stdin = stdin
-	if err := v.cmd.Start(); err != nil {
-		r.t.Fatal(err)
-	}
-	go func() {
-		_ = v.cmd.Wait()
-		close(v.done)
-	}()
-	r.t.Cleanup(v.kill)
-	return v
-}
-
-func (v *victim) kill() {
-	_ = v.cmd.Process.Kill()
-	<-v.done
+	return cdctest.Spawn(r.t, childConfig{Point: cdctest.Point{Kill: kill, Count: count}, Name: r.cfg.Name, URL: r.cfg.Source.URL,
+		Brokers: r.cfg.Sink.Brokers, ChunkRows: r.cfg.ChunkRows, Copy: copies})
 }
 
 // atRest counts the records of a table's topic once what a killed process had on
@@ -146,20 +64,6 @@ func (r *rig) atRest(table string) int {
 		}
 		before = n
 		<-time.After(between)
-	}
-}
-
-// killed waits until the process has killed itself at its point.
-func (v *victim) killed(t *testing.T, point string) {
-	t.Helper()
-	select {
-	case <-v.done:
-	case <-time.After(waitLimit):
-		v.kill()
-		t.Fatalf("point %q was never reached\n%s", point, tail(v.log.String()))
-	}
-	if ws, ok := v.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !ws.Signaled() {
-		t.Fatalf("the process ended by itself before point %q: %s\n%s", point, v.cmd.ProcessState, tail(v.log.String()))
 	}
 }
 
@@ -347,7 +251,7 @@ func TestCase109KilledAtEachPoint(t *testing.T) {
 	w := startWorkload(t, r.db, 4, 1)
 	for _, p := range points {
 		v := r.spawn(p.name, p.count)
-		v.killed(t, p.name)
+		v.Killed(t, p.name)
 	}
 	run := r.start()
 	run.waitState(cdc.StateStreaming)
@@ -368,7 +272,7 @@ func TestCase139KilledInSnapshot(t *testing.T) {
 		t.Run(point, func(t *testing.T) {
 			r := newRig(t)
 			r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, v text)`, `INSERT INTO t SELECT i, 'x' FROM generate_series(1, 2000) i`)
-			r.spawn(point, 1).killed(t, point)
+			r.spawn(point, 1).Killed(t, point)
 			r.db.Exec(t, `DELETE FROM t WHERE id % 3 = 0`, `UPDATE t SET v = 'y' WHERE id % 7 = 0`)
 			run := r.start()
 			run.waitState(cdc.StateStreaming)
@@ -395,8 +299,8 @@ func TestCase183KilledMidTransaction(t *testing.T) {
 	run.waitState(cdc.StateStreaming)
 	run.finish()
 	r.db.Exec(t, fmt.Sprintf(`INSERT INTO t SELECT i, repeat('x', 100) FROM generate_series(1, %d) i`, rows))
-	r.spawn("produce-after", 10).killed(t, "produce-after")
-	r.spawn("produce-before", 25).killed(t, "produce-before")
+	r.spawn("produce-after", 10).Killed(t, "produce-after")
+	r.spawn("produce-before", 25).Killed(t, "produce-before")
 	run = r.start()
 	run.waitState(cdc.StateStreaming)
 	run.caughtUp()
@@ -419,7 +323,7 @@ func TestCase185TruncateKilledHalfWay(t *testing.T) {
 	run.waitState(cdc.StateStreaming)
 	run.finish()
 	r.db.Exec(t, `TRUNCATE t`, `INSERT INTO t VALUES (5, 'new')`, `UPDATE t SET id = 6`)
-	r.spawn("truncate-partition", 2).killed(t, "truncate-partition")
+	r.spawn("truncate-partition", 2).Killed(t, "truncate-partition")
 	run = r.start()
 	run.waitState(cdc.StateStreaming)
 	run.caughtUp()

@@ -3,7 +3,6 @@ package pipeline_test
 import (
 	"errors"
 	"flag"
-	"os"
 	"testing"
 
 	"cdc/internal/cdc"
@@ -11,9 +10,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(childEnv) != "" {
-		os.Exit(child())
-	}
+	cdctest.RunVictim(child)
 	// These tests wait for servers most of the time: more of them than cores run at
 	// once. Sharing them, they also disturb each other as pipelines in a process do.
 	flag.Parse()

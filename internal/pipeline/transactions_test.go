@@ -52,7 +52,7 @@ func TestCase094OpenAcrossRestarts(t *testing.T) {
 	run.settle()
 	exec(`INSERT INTO t SELECT i, 'second' FROM generate_series(101, 200) i`)
 	run.db.Exec(t, `INSERT INTO t VALUES (1002, 'beside')`)
-	run.rig.spawn("produce-after", 1).killed(t, "produce-after")
+	run.rig.spawn("produce-after", 1).Killed(t, "produce-after")
 	run = run.rig.streaming()
 	exec(`UPDATE t SET v = 'third' WHERE id = 150; COMMIT`)
 	run.settle()
