@@ -3,7 +3,6 @@ package pipeline_test
 import (
 	"context"
 	"math/rand/v2"
-	"net/url"
 	"os"
 	"syscall"
 	"testing"
@@ -157,13 +156,8 @@ func TestCase115BrokerKilled(t *testing.T) {
 func TestCase117PostgresConnectionCut(t *testing.T) {
 	t.Parallel()
 	db := cdctest.Database(t)
-	u, err := url.Parse(db.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := cdctest.NewProxy(t, u.Host)
-	u.Host = proxy.Addr
-	r := rigOn(t, db, cdctest.Kafka(t), func(c *pipeline.Config) { c.Source.URL = u.String() })
+	proxy, through := throughProxy(t, db)
+	r := rigOn(t, db, cdctest.Kafka(t), func(c *pipeline.Config) { c.Source.URL = through })
 	r.crashed(r.during(func(run *running) {
 		for range 5 {
 			run.flowing()

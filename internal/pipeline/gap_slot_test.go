@@ -2,7 +2,6 @@ package pipeline_test
 
 import (
 	"fmt"
-	"net/url"
 	"regexp"
 	"strings"
 	"testing"
@@ -134,13 +133,8 @@ func TestG6SlotMadeAgain(t *testing.T) {
 func TestCase152ConsumedByAnother(t *testing.T) {
 	t.Parallel()
 	db := cdctest.Database(t)
-	u, err := url.Parse(db.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := cdctest.NewProxy(t, u.Host)
-	u.Host = proxy.Addr
-	r := rigOn(t, db, cdctest.Kafka(t), func(c *pipeline.Config) { c.Source.URL = u.String() })
+	proxy, through := throughProxy(t, db)
+	r := rigOn(t, db, cdctest.Kafka(t), func(c *pipeline.Config) { c.Source.URL = through })
 	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, v text)`, `INSERT INTO t VALUES (1, 'a'), (2, 'b')`)
 	consume := func(run *running) {
 		run.caughtUp()
@@ -193,13 +187,8 @@ func TestCase153SlotLostWhileConnected(t *testing.T) {
 	t.Parallel()
 	pg := cdctest.PrivatePostgres(t, map[string]string{"max_slot_wal_keep_size": "1MB", "max_wal_size": "32MB", "min_wal_size": "32MB"})
 	db := pg.Database(t)
-	u, err := url.Parse(db.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := cdctest.NewProxy(t, u.Host)
-	u.Host = proxy.Addr
-	r := rigOn(t, db, cdctest.Kafka(t), func(c *pipeline.Config) { c.Source.URL = u.String() })
+	proxy, through := throughProxy(t, db)
+	r := rigOn(t, db, cdctest.Kafka(t), func(c *pipeline.Config) { c.Source.URL = through })
 	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, v text)`, `INSERT INTO t VALUES (1, 'a'), (2, 'b')`)
 	run := r.streaming()
 	run.caughtUp()

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -46,17 +45,12 @@ func (l *lines) String() string {
 func TestCase180ZombieSaysWhy(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	u, err := url.Parse(r.db.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := cdctest.NewProxy(t, u.Host)
-	u.Host = proxy.Addr
+	proxy, through := throughProxy(t, r.db)
 	r.db.Exec(t, `CREATE TABLE t(id int PRIMARY KEY, v text)`)
 	r.streaming().settle()
 	for row := 1; ; row++ {
 		zombie := cdctest.Spawn(t, childConfig{Point: cdctest.Point{Kill: "produce-before", Count: 1, Freeze: true},
-			Name: r.cfg.Name, URL: u.String(), Brokers: r.cfg.Sink.Brokers})
+			Name: r.cfg.Name, URL: through, Brokers: r.cfg.Sink.Brokers})
 		r.db.Exec(t, fmt.Sprintf(`INSERT INTO t VALUES (%d, 'a')`, row))
 		zombie.Frozen(t)
 		proxy.Stall()

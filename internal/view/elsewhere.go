@@ -63,14 +63,7 @@ func (v *verification) inlineElsewhere(ctx context.Context) (VerifyReport, error
 		return VerifyReport{}, err
 	}
 	defer rollback(ctx, tx)
-	b, err := findBuild(ctx, here, v.build.name, v.build.id)
-	if err != nil {
-		return VerifyReport{}, err
-	}
-	if b.state != v.build.state {
-		return VerifyReport{}, errReplaced
-	}
-	s, err := newScratch(ctx, tx, b)
+	b, s, err := v.again(ctx, here, tx)
 	if err != nil {
 		return VerifyReport{}, err
 	}

@@ -31,14 +31,7 @@ func (v *verification) async(ctx context.Context) (VerifyReport, error) {
 		return VerifyReport{}, fmt.Errorf("begin: %w", err)
 	}
 	defer rollback(ctx, tx)
-	b, err := findBuild(ctx, tx, v.build.name, v.build.id) // again: position and table of one moment
-	if err != nil {
-		return VerifyReport{}, err
-	}
-	if b.state != v.build.state {
-		return VerifyReport{}, errReplaced
-	}
-	s, err := newScratch(ctx, tx, b)
+	b, s, err := v.again(ctx, tx, tx)
 	if err != nil {
 		return VerifyReport{}, err
 	}
@@ -58,14 +51,7 @@ func (v *verification) inline(ctx context.Context) (VerifyReport, error) {
 		return VerifyReport{}, fmt.Errorf("begin: %w", err)
 	}
 	defer rollback(ctx, tx)
-	b, err := findBuild(ctx, tx, v.build.name, v.build.id)
-	if err != nil {
-		return VerifyReport{}, err
-	}
-	if b.state != v.build.state {
-		return VerifyReport{}, errReplaced
-	}
-	s, err := newScratch(ctx, tx, b)
+	b, s, err := v.again(ctx, tx, tx)
 	if err != nil {
 		return VerifyReport{}, err
 	}
@@ -86,6 +72,20 @@ func (v *verification) inline(ctx context.Context) (VerifyReport, error) {
 	r.Events += n
 	err = s.compare(ctx, tx, v.store.Pool(), b, v.options.Samples, &r)
 	return r, err
+}
+
+// again reads the build anew, position and table of the moment of the snapshot here,
+// and makes the scratch schema in the database there that holds its table.
+func (v *verification) again(ctx context.Context, here, there pgx.Tx) (buildRow, *scratch, error) {
+	b, err := findBuild(ctx, here, v.build.name, v.build.id)
+	if err != nil {
+		return buildRow{}, nil, err
+	}
+	if b.state != v.build.state {
+		return buildRow{}, nil, errReplaced
+	}
+	s, err := newScratch(ctx, there, b)
+	return b, s, err
 }
 
 // span is positions from (exclusive) to (inclusive).
