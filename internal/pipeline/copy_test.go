@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -184,6 +185,35 @@ func TestCase136CopyOfATableThatIsAltered(t *testing.T) {
 	run.wait("the change behind", func(cdc.Status) bool { return strings.Contains(run.fold("t")[`{"id":200}`], `"last"`) })
 	run.finish()
 	run.sameAsTable("t", "id")
+	run.inOrder(run.topic("t"))
+}
+
+// 147: between two chunks labels of an enum in the key are renamed, and two exchange
+// theirs: the copy begins anew, and what has a key of the old words is gone, also
+// what the copy itself and the stream had written.
+func TestCase147CopyWhileLabelsAreRenamed(t *testing.T) {
+	t.Parallel()
+	var chunks atomic.Int32
+	var run *running
+	run = flowWith(t, func(c *pipeline.Config) {
+		smallChunks(c)
+		c.Hook = func(point string) {
+			if point == "chunk-written" && chunks.Add(1) == 5 {
+				run.db.Exec(t, `INSERT INTO t VALUES ('sad', 1000, 'before')`,
+					`BEGIN; ALTER TYPE mood RENAME VALUE 'sad' TO 'x'; ALTER TYPE mood RENAME VALUE 'ok' TO 'sad'; ALTER TYPE mood RENAME VALUE 'x' TO 'ok';
+						ALTER TYPE mood RENAME VALUE 'glad' TO 'merry'; COMMIT`,
+					`INSERT INTO t VALUES ('merry', 2000, 'after')`)
+			}
+		}
+	}, `CREATE TYPE mood AS ENUM ('sad', 'ok', 'glad')`, `CREATE TABLE t(k mood, id int, v text, PRIMARY KEY (k, id))`,
+		`INSERT INTO t SELECT (enum_range(NULL::mood))[1 + i % 3], i, 'x' || i FROM generate_series(1, 600) i`)
+	run.caughtUp()
+	run.order(cdc.CopyStart, "public.t")
+	run.settle()
+	if n := chunks.Load(); n < 5+600/50 {
+		t.Errorf("%d chunks were written: the copy was not begun anew", n)
+	}
+	run.sameAsTable("t", "k", "id")
 	run.inOrder(run.topic("t"))
 }
 

@@ -21,6 +21,7 @@ type copying struct {
 	total   int64  // planner's estimate, 0 unknown
 	bytes   int64  // of this life
 	trouble string // why it is being tried again
+	anew    bool   // what was copied so far has keys of other words: see begin
 }
 
 func (k *copier) add(c *capture, rec CopyRecord) *copying {
@@ -49,6 +50,9 @@ func (c *copying) next(ctx context.Context) error {
 		return nil
 	}
 	switch {
+	case c.anew:
+		c.begin(ctx)
+		return nil
 	case !c.record.All:
 		after, rows := c.record.After, k.limit
 		k.l.hook("chunk-read")
@@ -64,6 +68,27 @@ func (c *copying) next(ctx context.Context) error {
 		return nil
 	}
 	return c.finish()
+}
+
+// begin begins the copy anew where the text of its keys has changed: records under
+// the old text are ghosts now, those of this copy too, so they must all lie before
+// its beginning. That is certain once the table was settled, the stream has passed
+// the end of a chunk that was read then, and what was written is acknowledged.
+func (c *copying) begin(ctx context.Context) {
+	k := c.k
+	k.read(ctx, func(ctx context.Context, r *source.ChunkReader) (*source.Chunk, error) {
+		return r.Next(ctx, nil, 1, chunkBytes)
+	}, func(*source.Chunk) error {
+		k.written(func() error {
+			rec, err := k.l.newCopy(ctx, c.capture)
+			if err != nil {
+				return err
+			}
+			c.record, c.anew = rec, false
+			return c.save(rec)
+		})
+		return nil
+	})
 }
 
 // wrote runs when the rows of a chunk are written: the next chunk may be read

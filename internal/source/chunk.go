@@ -46,6 +46,11 @@ func (e *LockedError) Unwrap() error { return e.Err }
 // have been cut, and a table may be renamed between two of our statements.
 const chunkAttempts = 3
 
+// ErrCursor says that a cursor does not belong to the order in which a table is read
+// now: the index it was made with is gone, the key is another, or a label of an enum
+// in it was renamed. Its text may name another row then, or none.
+var ErrCursor = errors.New("the key, its index or a label in it has changed since the chunk before")
+
 // errRenamed: the table has another name than the one that was locked.
 var errRenamed = errors.New("the table was renamed meanwhile")
 
@@ -99,18 +104,15 @@ func (r *ChunkReader) drop() {
 // an index of the key; nil begins at the start. It stops at maxRows rows and in
 // front of the row that would make them more than maxBytes, but never in front of
 // the first; where the index is not unique, rows with the same key are not torn
-// apart and make the chunk longer. A cursor of another order (the index it was made
-// with is gone, the key is another) begins at the start again, which repeats rows
-// and loses none. A TerminalError of reason key-index says which index is wanted.
+// apart and make the chunk longer. ErrCursor: the rows are to be read from the start
+// again. A TerminalError of reason key-index says which index is wanted.
 func (r *ChunkReader) Next(ctx context.Context, after []string, maxRows int, maxBytes int64) (*Chunk, error) {
-	return r.read(ctx, func(p *chunkPlan, c *Chunk) error {
-		behind := after
+	c, err := r.read(ctx, func(p *chunkPlan, c *Chunk) error {
 		if after != nil && !p.made(after) {
-			r.s.log.Warn("table is read from the start again: its key or the index of it is another", "table", p.table.name)
-			behind = nil
+			return ErrCursor
 		}
 		r.fill.begin(len(p.table.rel.Columns), maxRows, maxBytes)
-		done, err := r.fill.chunk(ctx, r.conn.PgConn(), p, behind)
+		done, err := r.fill.chunk(ctx, r.conn.PgConn(), p, after)
 		if err != nil {
 			return err
 		}
@@ -118,6 +120,18 @@ func (r *ChunkReader) Next(ctx context.Context, after []string, maxRows int, max
 		c.Rows, c.Bytes = r.fill.rows()
 		return nil
 	})
+	if err != nil || !c.Done {
+		return c, err
+	}
+	// The server reads a label as it is that moment, older snapshot or not. One that
+	// was renamed while the chunk was read is found by the next; this is the last.
+	switch labels, err := loadLabels(ctx, r.conn, r.plan.enums); {
+	case err != nil:
+		return nil, r.explain(err)
+	case labels != r.plan.labels:
+		return nil, r.explain(ErrCursor)
+	}
+	return c, nil
 }
 
 // Estimate is how many rows the planner expects of the table, with the
@@ -272,7 +286,7 @@ func (r *ChunkReader) locate(ctx context.Context, cause error) error {
 // fingerprintQuery gives the transaction's snapshot, the time, the table's name and
 // a text that changes with everything a chunkPlan is made of: the versions of the
 // catalogue's rows of the table, its columns, their defaults and types, its indexes
-// and its publication. Its columns: snapshot, microseconds, schema, name, text.
+// and its publication, and of all labels of enums. Its columns: snapshot, microseconds, schema, name, text.
 func fingerprintQuery(version int) string {
 	schemas := "''"
 	if version >= 150000 {
@@ -286,6 +300,7 @@ func fingerprintQuery(version int) string {
 			(SELECT string_agg(t.oid || '.' || t.xmin || '.' || coalesce((SELECT string_agg(f.attnum || '.' || f.xmin, ',' ORDER BY f.attnum)
 					FROM pg_attribute f WHERE f.attrelid = t.typrelid), ''), ',' ORDER BY t.oid)
 				FROM pg_type t WHERE t.oid IN (SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = c.oid)),
+			(SELECT md5(string_agg(e.oid || '.' || e.xmin, ',' ORDER BY e.oid)) FROM pg_enum e),
 			(SELECT concat_ws('/', p.oid, p.xmin,
 					(SELECT string_agg(r.oid || '.' || r.xmin, ',' ORDER BY r.oid) FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid), ` + schemas + `)
 				FROM pg_publication p WHERE p.pubname = $2))

@@ -187,7 +187,10 @@ func TestChunksOfAChangingTable(t *testing.T) {
 	last := mustNext(t, r, c.Last, 1, 1000)
 	equalRows(t, chunkText(last), []string{"other.renamed|4|1|1.50"})
 	db.Exec(t, "ALTER TABLE other.renamed DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (b, a)")
-	c = mustNext(t, r, c.Last, 2, 1000)
+	if _, err := r.Next(t.Context(), c.Last, 2, 1000); !errors.Is(err, ErrCursor) {
+		t.Errorf("another key: got %v, want ErrCursor", err)
+	}
+	c = mustNext(t, r, nil, 2, 1000)
 	equalRows(t, chunkText(c), []string{"other.renamed|4|1|1.50", "other.renamed|3|2|1.50"})
 	db.Exec(t, "TRUNCATE other.renamed")
 	if c = mustNext(t, r, c.Last, 2, 1000); !c.Done || c.Rows != nil {
@@ -200,6 +203,43 @@ func TestChunksOfAChangingTable(t *testing.T) {
 	}
 	if err := r.Pulse(t.Context()); err != nil {
 		t.Errorf("the connection is of no use afterwards: %v", err)
+	}
+}
+
+// A label of an enum in the key is renamed between two chunks, or two exchange
+// theirs: the cursor's text is no label any more, or stands for another value.
+func TestChunksOfRenamedLabels(t *testing.T) {
+	t.Parallel()
+	for name, key := range map[string]string{"enum": "mood", "array": "mood[]", "composite": "pair"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := cdctest.Database(t)
+			value := map[string]string{"enum": "%s", "array": "ARRAY[%s]", "composite": "ROW(1, ARRAY[%s])"}[name]
+			row := func(label string) string { return "(" + fmt.Sprintf(value, "'"+label+"'::mood") + "::" + key + ")" }
+			s := openOps(t, db, nil, "CREATE TYPE mood AS ENUM ('a', 'b', 'c')", "CREATE TYPE pair AS (n int, m mood[])",
+				"CREATE TABLE t(k "+key+" PRIMARY KEY)", "INSERT INTO t VALUES "+row("a")+", "+row("b")+", "+row("c"))
+			mustPublish(t, s)
+			r := readerOf(t, s, "t")
+			c := mustNext(t, r, nil, 1, 1000)
+			for _, ddl := range []string{
+				"ALTER TYPE mood RENAME VALUE 'a' TO 'z'",
+				"ALTER TYPE mood RENAME VALUE 'z' TO 'x'; ALTER TYPE mood RENAME VALUE 'c' TO 'z'; ALTER TYPE mood RENAME VALUE 'x' TO 'c'",
+			} {
+				db.Exec(t, ddl)
+				if _, err := r.Next(t.Context(), c.Last, 1, 1000); !errors.Is(err, ErrCursor) {
+					t.Fatalf("%s: got %v, want ErrCursor", ddl, err)
+				}
+				c = mustNext(t, r, nil, 1, 1000)
+			}
+			if c = mustNext(t, r, c.Last, 10, 1000); !c.Done || len(c.Rows) != 2 {
+				t.Errorf("the rest: got %d rows, %t, want 2 and no more behind them", len(c.Rows), c.Done)
+			}
+			// As if they were renamed while the last chunk is read.
+			r.plan.labels = "others"
+			if _, err := r.Next(t.Context(), nil, 10, 1000); !errors.Is(err, ErrCursor) {
+				t.Errorf("while the last is read: got %v, want ErrCursor", err)
+			}
+		})
 	}
 }
 
@@ -335,9 +375,10 @@ func TestOrderNames(t *testing.T) {
 	one := orderColumn{typ: "int4", expr: "a", sort: "<", behind: ">", equal: "=", nulls: "NULLS LAST"}
 	down := one
 	down.sort, down.behind = down.behind, down.sort
-	names := []string{orderName([]orderColumn{one}, true), orderName([]orderColumn{one}, false), orderName([]orderColumn{down}, true), orderName([]orderColumn{one, one}, true)}
+	names := []string{orderName([]orderColumn{one}, true, ""), orderName([]orderColumn{one}, false, ""), orderName([]orderColumn{down}, true, ""),
+		orderName([]orderColumn{one, one}, true, ""), orderName([]orderColumn{one}, true, "1'a'"), orderName([]orderColumn{one}, true, "1'b'")}
 	slices.Sort(names)
-	if len(slices.Compact(names)) != 4 {
+	if len(slices.Compact(names)) != 6 {
 		t.Errorf("orders share a name: %q", names)
 	}
 }

@@ -25,6 +25,8 @@ type chunkPlan struct {
 	order  []orderColumn // columns of the index
 	unique bool          // no two rows are equal in all of them
 	name   string        // of the order; part of every cursor
+	enums  []uint32      // types within the key, which may be told in other words
+	labels string        // of enums
 }
 
 // orderColumn is a key column as an index orders it. Its operators are those of the
@@ -68,8 +70,41 @@ func (s *Source) planChunks(ctx context.Context, conn *pgx.Conn, table cdc.Table
 	if p.order, p.unique, err = loadOrder(ctx, conn, table, rel); err != nil {
 		return nil, err
 	}
-	p.name = orderName(p.order, p.unique)
+	for _, i := range rel.Key {
+		p.enums = appendEnums(p.enums, rel.Columns[i].Type)
+	}
+	if p.labels, err = loadLabels(ctx, conn, p.enums); err != nil {
+		return nil, err
+	}
+	p.name = orderName(p.order, p.unique, p.labels)
 	return p, nil
+}
+
+// appendEnums adds the enums that a type is made of.
+func appendEnums(to []uint32, t *cdc.Type) []uint32 {
+	if t == nil {
+		return to
+	}
+	if t.Kind == cdc.KindEnum {
+		to = append(to, t.OID)
+	}
+	to = appendEnums(to, t.Elem)
+	for i := range t.Fields {
+		to = appendEnums(to, t.Fields[i].Type)
+	}
+	return to
+}
+
+// loadLabels reads which value each label of some enums stands for; "" for none.
+func loadLabels(ctx context.Context, conn *pgx.Conn, enums []uint32) (labels string, err error) {
+	if len(enums) == 0 {
+		return "", nil
+	}
+	err = conn.QueryRow(ctx, `SELECT coalesce(string_agg(oid || quote_literal(enumlabel), ',' ORDER BY oid), '') FROM pg_enum WHERE enumtypid = ANY($1::oid[])`, enums).Scan(&labels)
+	if err != nil {
+		return "", fmt.Errorf("read the labels of enums: %w", err)
+	}
+	return labels, nil
 }
 
 // fromItem names a table in FROM: a partitioned one with its leaves, any other
@@ -81,9 +116,10 @@ func fromItem(t cdc.Table) string {
 	return "ONLY " + quote(t.Namespace, t.Name)
 }
 
-// orderName is what a cursor is compared by: rows of one name are in one order.
-func orderName(order []orderColumn, unique bool) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%+v %t", order, unique))
+// orderName is what a cursor is compared by: rows of one name are in one order, and
+// the text of their keys has one meaning.
+func orderName(order []orderColumn, unique bool, labels string) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%+v %t%s", order, unique, labels))
 	return hex.EncodeToString(sum[:8])
 }
 
