@@ -81,6 +81,9 @@ const (
 	slotPoll = time.Second
 	// stopWithin bounds the orderly stop; the process promises 10 s in all.
 	stopWithin = 8 * time.Second
+	// stopGuardEvery is how often topics are looked at meanwhile; most stops are over
+	// before the first look.
+	stopGuardEvery = time.Second
 	// backoffMin and backoffMax bound the wait between two lives.
 	backoffMin = 500 * time.Millisecond
 	backoffMax = 30 * time.Second

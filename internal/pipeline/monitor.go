@@ -20,9 +20,7 @@ import (
 func (l *life) monitor(ctx context.Context, end context.CancelCauseFunc) {
 	var guard sync.WaitGroup
 	guard.Go(func() {
-		guard := compaction.NewGuard(l.client, l.cfg.GuardEvery, l.log, l.specs()...)
-		guard.Know(l.topicIDs)
-		if err := guard.Run(ctx); err != nil {
+		if err := l.guard(l.cfg.GuardEvery).Run(ctx); err != nil {
 			end(fmt.Errorf("%w: %w", errMonitor, err))
 		}
 	})
@@ -46,6 +44,13 @@ func (l *life) monitor(ctx context.Context, end context.CancelCauseFunc) {
 		case <-tick.C:
 		}
 	}
+}
+
+// guard watches the life's topics.
+func (l *life) guard(every time.Duration) *compaction.Guard {
+	guard := compaction.NewGuard(l.client, every, l.log, l.specs()...)
+	guard.Know(l.topicIDs)
+	return guard
 }
 
 func (l *life) look(ctx context.Context) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"cdc/internal/cdc"
@@ -320,6 +321,11 @@ func (l *life) failure() error {
 func (l *life) stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
 	defer cancel()
+	ctx, end := context.WithCancelCause(ctx)
+	var guard sync.WaitGroup
+	guard.Go(func() { l.guardStop(ctx, end) })
+	defer guard.Wait()
+	defer end(nil)
 	if err := l.flush(ctx); err != nil {
 		return err
 	}
@@ -342,6 +348,18 @@ func (l *life) stop(ctx context.Context) error {
 	}
 	l.log.Info("stopped in order", "confirmed", l.confirmed)
 	return nil
+}
+
+// guardStop ends a stop that takes longer because a topic is gone: nothing that is
+// sent to it again will be acknowledged.
+func (l *life) guardStop(ctx context.Context, end context.CancelCauseFunc) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(stopGuardEvery):
+		if err := l.guard(stopGuardEvery).Run(ctx); err != nil {
+			end(err)
+		}
+	}
 }
 
 // flush waits until everything appended is acknowledged, and answers Postgres
