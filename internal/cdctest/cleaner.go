@@ -13,6 +13,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"cdc/internal/broker"
 )
 
 // cleanable are the settings under which Apache Kafka compacts everything but the
@@ -65,6 +67,16 @@ func (o *Observer) Compact(ctx context.Context, compact func(context.Context) er
 		}
 	}
 	return nil
+}
+
+// CompactEmbedded is Compact with the broker that is built into cdc, over its directory
+// while no cdc runs.
+func (o *Observer) CompactEmbedded(ctx context.Context, dir, listen string, topics ...string) error {
+	b, err := broker.Start(ctx, broker.Config{Dir: dir, Listen: listen})
+	if err != nil {
+		return err
+	}
+	return errors.Join(o.Compact(ctx, b.Compact, topics...), b.Close())
 }
 
 // Compact is for Observer.Compact. The cleaner of Apache Kafka looks by itself.

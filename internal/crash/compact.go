@@ -7,8 +7,6 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"time"
-
-	embedded "cdc/internal/broker"
 )
 
 // compactLimit bounds a compaction: Apache Kafka's cleaner takes its time.
@@ -52,9 +50,5 @@ func (s *seed) compactTopics(ctx context.Context) error {
 	if s.broker != nil {
 		return s.observer.Compact(ctx, s.broker.Compact, topics...)
 	}
-	b, err := embedded.Start(ctx, embedded.Config{Dir: filepath.Join(s.crew.dir, "broker"), Listen: s.brokers[0]})
-	if err != nil {
-		return err
-	}
-	return errors.Join(s.observer.Compact(ctx, b.Compact, topics...), b.Close())
+	return s.observer.CompactEmbedded(ctx, filepath.Join(s.crew.dir, "broker"), s.brokers[0], topics...)
 }
