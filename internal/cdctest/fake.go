@@ -140,10 +140,10 @@ type advertised struct {
 	addr string
 }
 
-func (a advertised) Addr() net.Addr {
-	addr, err := net.ResolveTCPAddr("tcp", a.addr)
-	if err != nil {
-		return a.Listener.Addr()
-	}
-	return addr
-}
+func (a advertised) Addr() net.Addr { return named(a.addr) }
+
+// named is an address that may be a name.
+type named string
+
+func (n named) Network() string { return "tcp" }
+func (n named) String() string  { return string(n) }

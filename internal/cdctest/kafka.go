@@ -90,6 +90,26 @@ func ProxiedKafka(t testing.TB) (*Cluster, *Proxy) {
 	return c, p
 }
 
+// MovingKafka is a private broker that its clients know by a name alone. Apache
+// Kafka is such a client itself, of other addresses than ours: it is kfake always.
+func MovingKafka(t testing.TB) (*Cluster, *Failover) {
+	t.Helper()
+	f := NewFailover(t, "")
+	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+	defer cancel()
+	n, err := startFakeProcess(ctx, f.Addr)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	t.Cleanup(n.close)
+	for _, p := range f.proxies {
+		p.SetTarget(n.addr())
+	}
+	c := newCluster(n)
+	c.Brokers, c.Version = []string{f.Addr}, ""
+	return c, f
+}
+
 func newCluster(n node) *Cluster {
 	return &Cluster{
 		Brokers: []string{n.addr()},

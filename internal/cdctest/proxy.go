@@ -58,6 +58,11 @@ func NewProxy(t testing.TB, target string) *Proxy {
 	if err != nil {
 		t.Fatalf("start a proxy: %v", err)
 	}
+	return proxyAt(t, l, target)
+}
+
+// proxyAt serves a listener until the test ends.
+func proxyAt(t testing.TB, l net.Listener, target string) *Proxy {
 	p := &Proxy{
 		Addr: l.Addr().String(), target: target, listener: l,
 		changed: make(chan struct{}), pairs: make(map[*pair]struct{}),

@@ -17,6 +17,7 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "6"); err != nil {
 		panic(err)
 	}
+	cdctest.ServeNames()
 	cdctest.Main(m)
 }
 

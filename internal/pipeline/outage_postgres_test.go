@@ -56,6 +56,41 @@ func TestCase120SeveralHosts(t *testing.T) {
 	}))
 }
 
+// 120: what a name leads to is gone, then the name has no address, then another.
+// Every connection asks again: stream, catalogue, workers and monitor.
+func TestCase120PostgresMoves(t *testing.T) {
+	t.Parallel()
+	db := cdctest.Database(t)
+	u, err := url.Parse(db.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := cdctest.NewFailover(t, u.Host)
+	u.Host = f.Addr
+	r := rigOn(t, db, cdctest.Kafka(t), func(c *pipeline.Config) { c.Source.URL = u.String() })
+	r.crashed(r.during(func(run *running) { run.moves(f) }))
+}
+
+// 120: the same of the name that the broker has told its clients.
+func TestCase120KafkaMoves(t *testing.T) {
+	t.Parallel()
+	k, f := cdctest.MovingKafka(t)
+	r := rigOn(t, cdctest.Database(t), k)
+	r.crashed(r.during(func(run *running) { run.moves(f) }))
+}
+
+// moves has a host go to another address and back, under a pipeline at work.
+func (r *running) moves(f *cdctest.Failover) {
+	r.t.Helper()
+	for range 2 {
+		r.flowing()
+		f.Leave()
+		r.wait("a question for the name", func(cdc.Status) bool { return f.Asked() })
+		f.Arrive()
+		r.flowing()
+	}
+}
+
 // 118: the client is gone and the server does not know: the slot is held by nobody
 // until wal_sender_timeout. The next instance waits, and says for whom.
 func TestCase118HalfOpen(t *testing.T) {
