@@ -47,6 +47,8 @@
 //	lossy.LoseAnswers(kmsg.EndTxn, 0, 2)     // carried out; LoseRequests: never arrived
 //	q := cdctest.KafkaQuorum(t)              // three nodes of Apache Kafka, else a skip
 //	q.Kill(t, q.Leader(t, topic, 0))         // Stop, Start, Freeze, Thaw; Whole, Without
+//	k := cdctest.RestrictedKafka(t)          // Apache Kafka with an authorizer, else a skip
+//	k.Allow(t, right); k.Revoke(t, right)    // of the user that comes to k.Address
 //
 // # Faults
 //
@@ -54,6 +56,9 @@
 //	p.Cut(); p.Refuse(); p.Stall(); p.Resume(); p.Delay(d); p.HalfOpen()
 //	p.DropAnswers(1)                         // carried out, answer lost, connection cut
 //	p.Heal()
+//	f := cdctest.NewFailover(t, "127.0.0.1:5432") // f.Addr is a name; ServeNames in TestMain
+//	f.Leave(); f.Arrive()                    // no address; another one
+//	k, f := cdctest.MovingKafka(t)           // a broker behind one
 //
 // # Processes of the test's own
 //

@@ -90,7 +90,7 @@ func (w *Writer) judgeLocked(b *batch, code kafka.Error, message string) error {
 
 // explain makes refusals that no resending mends terminal.
 func (w *Writer) explain(err error, topics ...string) error {
-	if d := denied(err, w.c.user(), w.cfg.TransactionalID, topics...); cdc.IsTerminal(d) {
+	if d := denied(err, rightWrite, w.c.user(), w.cfg.TransactionalID, topics...); cdc.IsTerminal(d) {
 		return d
 	}
 	switch {

@@ -3,9 +3,11 @@ package sink
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol/addpartitionstotxn"
 
 	"cdc/internal/cdc"
 )
@@ -111,24 +113,58 @@ func staleEpoch(code kafka.Error) bool {
 	return code == kafka.InvalidProducerEpoch || code == kafka.ProducerFenced
 }
 
-// denied makes an authorization failure terminal, with the commands that mend
-// it; other errors pass. txid is "" where no transactional id is used.
-func denied(err error, user, txid string, topics ...string) error {
+// denied makes an authorization failure terminal, with the commands that mend it;
+// other errors pass. operation is what Kafka calls the right to do what was asked
+// of the topics. txid is "" where no transactional id is used.
+//
+// The commands give all rights to a topic that a pipeline has use for, so that they
+// are not found out one by one. Read, Write and AlterConfigs imply others.
+func denied(err error, operation, user, txid string, topics ...string) error {
 	if cdc.IsTerminal(err) {
 		return err
 	}
-	acls := "kafka-acls.sh --bootstrap-server BROKER --add --allow-principal User:" + user
+	acls := "kafka-acls.sh --bootstrap-server HOST:PORT --add --allow-principal 'User:" + user + "'"
+	refuse := func(reason, operation string, commands ...string) error {
+		return cdc.Terminal(reason, strings.Join(commands, "\n"), "%w (user %q lacks the right %s)", err, user, operation)
+	}
 	switch codeOf(err) {
 	case kafka.TopicAuthorizationFailed:
+		rights := " --operation Create --operation Read --operation Write --operation AlterConfigs"
+		if operation == rightDelete {
+			rights += " --operation " + rightDelete
+		}
 		var mend []string
 		for _, t := range topics {
-			mend = append(mend, fmt.Sprintf("%s --operation Read --operation Write --operation Create --operation Describe --operation DescribeConfigs --operation AlterConfigs --topic '%s'", acls, t))
+			mend = append(mend, acls+rights+" --topic '"+t+"'")
 		}
-		return cdc.Terminal("acl-topic", strings.Join(mend, "\n"), "%w", err)
+		return refuse("acl-topic", operation, mend...)
 	case kafka.TransactionalIDAuthorizationFailed:
-		return cdc.Terminal("acl-transactional-id", fmt.Sprintf("%s --operation Write --operation Describe --transactional-id '%s'", acls, txid), "%w", err)
+		return refuse("acl-transactional-id", rightWrite, acls+" --operation "+rightWrite+" --transactional-id '"+txid+"'")
 	case kafka.ClusterAuthorizationFailed:
-		return cdc.Terminal("acl-cluster", acls+" --operation IdempotentWrite --operation Create --cluster", "%w", err)
+		return refuse("acl-cluster", "IdempotentWrite", acls+" --operation IdempotentWrite --cluster")
 	}
 	return err
 }
+
+// refusedTopics are those in an AddPartitionsToTxn answer that we have no right to.
+func refusedTopics(res *addpartitionstotxn.Response) (topics []string) {
+	for _, t := range res.Results {
+		if slices.ContainsFunc(t.Results, func(p addpartitionstotxn.ResponsePartition) bool {
+			return p.ErrorCode == int16(kafka.TopicAuthorizationFailed)
+		}) {
+			topics = append(topics, t.Name)
+		}
+	}
+	return topics
+}
+
+// The operations of Kafka's ACLs that a pipeline asks for, as kafka-acls.sh has them.
+const (
+	rightDescribe        = "Describe"
+	rightRead            = "Read"
+	rightWrite           = "Write"
+	rightCreate          = "Create"
+	rightDelete          = "Delete"
+	rightDescribeConfigs = "DescribeConfigs"
+	rightAlterConfigs    = "AlterConfigs"
+)

@@ -63,7 +63,7 @@ func (w *Writer) TakeOver(ctx context.Context, tps []cdc.TopicPartition) error {
 		panic("sink: TakeOver of a Writer that runs")
 	}
 	if err := w.takeOver(ctx, txid, tps); err != nil {
-		return fmt.Errorf("take over %q: %w", txid, w.explainTakeOver(err, tps))
+		return fmt.Errorf("take over %q: %w", txid, w.explainTakeOver(err))
 	}
 	w.owned = true
 	return nil
@@ -143,7 +143,7 @@ func (w *Writer) emptyTransaction(ctx context.Context, txid string, tps []cdc.To
 			if !ok {
 				return fmt.Errorf("%w: %T", errMalformed, m)
 			}
-			return addError(res)
+			return denied(addError(res), rightWrite, w.c.user(), txid, refusedTopics(res)...)
 		})
 		if err != nil {
 			return err
@@ -380,16 +380,8 @@ func (c *Client) fenced(txid string, cause error) error {
 }
 
 // explainTakeOver makes refusals of a take-over terminal where waiting does not help.
-func (w *Writer) explainTakeOver(err error, tps []cdc.TopicPartition) error {
-	var topics []string
-	seen := map[string]bool{}
-	for _, tp := range tps {
-		if !seen[tp.Topic] {
-			seen[tp.Topic] = true
-			topics = append(topics, tp.Topic)
-		}
-	}
-	err = denied(err, w.c.user(), w.cfg.TransactionalID, topics...)
+func (w *Writer) explainTakeOver(err error) error {
+	err = denied(err, rightWrite, w.c.user(), w.cfg.TransactionalID)
 	if errors.Is(err, errVersion) {
 		return cdc.Terminal("broker-too-old", "Use Kafka 2.5 or newer, or set delivery: at-least-once.", "%w", err)
 	}

@@ -110,7 +110,7 @@ func (c *Client) learn(ctx context.Context, tps []cdc.TopicPartition) error {
 	}
 	for _, t := range res.Topics {
 		if t.ErrorCode == int16(kafka.TopicAuthorizationFailed) {
-			return denied(fmt.Errorf("topic %s: %w", t.Name, kafka.TopicAuthorizationFailed), c.user(), "", t.Name)
+			return denied(fmt.Errorf("topic %s: %w", t.Name, kafka.TopicAuthorizationFailed), rightDescribe, c.user(), "", t.Name)
 		}
 		if t.ErrorCode == int16(kafka.InvalidTopic) {
 			return fmt.Errorf("topic %s: %w", t.Name, kafka.InvalidTopic)

@@ -76,7 +76,7 @@ func (c *Client) listOffsets(ctx context.Context, tps []cdc.TopicPartition, whic
 			for _, p := range t.Partitions {
 				tp := cdc.TopicPartition{Topic: t.Topic, Partition: p.Partition}
 				if p.ErrorCode != 0 {
-					return denied(fmt.Errorf("offsets of %s: %w", tp, codeError(p.ErrorCode)), c.user(), "", tp.Topic)
+					return denied(fmt.Errorf("offsets of %s: %w", tp, codeError(p.ErrorCode)), rightDescribe, c.user(), "", tp.Topic)
 				}
 				out[tp] = p.Offset
 			}

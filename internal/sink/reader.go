@@ -211,7 +211,7 @@ func (r *Reader) fill(ctx context.Context, wait time.Duration) error {
 		return err
 	})
 	if err != nil {
-		return denied(fmt.Errorf("read %s from offset %d: %w", r.tp, r.next, err), r.c.user(), "", r.tp.Topic)
+		return denied(fmt.Errorf("read %s from offset %d: %w", r.tp, r.next, err), rightRead, r.c.user(), "", r.tp.Topic)
 	}
 	return nil
 }

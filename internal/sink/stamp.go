@@ -126,7 +126,7 @@ func (c *Client) scan(ctx context.Context, tp cdc.TopicPartition, from, to int64
 			return nil
 		}
 		if err != nil {
-			return denied(fmt.Errorf("read %s from offset %d: %w", tp, at, err), c.user(), "", tp.Topic)
+			return denied(fmt.Errorf("read %s from offset %d: %w", tp, at, err), rightRead, c.user(), "", tp.Topic)
 		}
 		n, began := 0, at
 		for rest := got.records; ; n++ {
@@ -182,7 +182,8 @@ func (c *Client) tails(ctx context.Context, tps []cdc.TopicPartition, ends map[c
 					if errors.Is(p.err, kafka.OffsetOutOfRange) {
 						continue
 					}
-					return fmt.Errorf("read %s: %w", chunk[p.index], p.err)
+					tp := chunk[p.index]
+					return denied(fmt.Errorf("read %s: %w", tp, p.err), rightRead, c.user(), "", tp.Topic)
 				}
 				h, _, ok, err := splitBatch(p.records)
 				if err != nil {

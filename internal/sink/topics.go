@@ -40,6 +40,7 @@ func (c *Client) Topics(ctx context.Context, names ...string) (map[string]cdc.To
 	}
 	var res *metadata.Response
 	var ids map[string]string
+	var refused []string
 	err := c.retry(ctx, controlDeadline, func(int) (err error) {
 		if res, err = c.refresh(ctx, names); err != nil {
 			return err
@@ -47,17 +48,23 @@ func (c *Client) Topics(ctx context.Context, names ...string) (map[string]cdc.To
 		if ids, err = c.topicIDs(ctx, names); err != nil {
 			return err
 		}
+		refused = nil
 		for _, t := range res.Topics {
 			switch kafka.Error(t.ErrorCode) {
 			case 0, kafka.UnknownTopicOrPartition:
+			case kafka.TopicAuthorizationFailed:
+				refused = append(refused, t.Name)
 			default:
 				return fmt.Errorf("topic %s: %w", t.Name, codeError(t.ErrorCode))
 			}
 		}
+		if len(refused) > 0 {
+			return fmt.Errorf("topic %s: %w", refused[0], kafka.TopicAuthorizationFailed)
+		}
 		return nil
 	})
 	if err != nil {
-		return nil, denied(err, c.user(), "", names...)
+		return nil, denied(err, rightDescribe, c.user(), "", refused...)
 	}
 	var there []string
 	for _, t := range res.Topics {
@@ -110,7 +117,7 @@ func (c *Client) settings(ctx context.Context, names []string) (map[string]map[s
 			case errors.Is(err, kafka.UnknownTopicOrPartition):
 				continue // deleted meanwhile
 			case err != nil:
-				return denied(fmt.Errorf("settings of topic %s: %w", r.ResourceName, err), c.user(), "", r.ResourceName)
+				return denied(fmt.Errorf("settings of topic %s: %w", r.ResourceName, err), rightDescribeConfigs, c.user(), "", r.ResourceName)
 			}
 			m := map[string]setting{}
 			for _, e := range r.ConfigEntries {
@@ -147,7 +154,7 @@ func (c *Client) CreateTopic(ctx context.Context, spec cdc.TopicSpec, config map
 		return nil
 	})
 	if err != nil {
-		return denied(fmt.Errorf("create topic %s: %w", spec.Name, err), c.user(), "", spec.Name)
+		return denied(fmt.Errorf("create topic %s: %w", spec.Name, err), rightCreate, c.user(), "", spec.Name)
 	}
 	return c.awaitLeaders(ctx, spec.Name)
 }
@@ -205,7 +212,7 @@ func (c *Client) SetTopicConfig(ctx context.Context, topic string, config map[st
 		err = c.replaceConfig(ctx, topic, config) // before Kafka 2.3
 	}
 	if err != nil {
-		return denied(fmt.Errorf("change settings of topic %s: %w", topic, err), c.user(), "", topic)
+		return denied(fmt.Errorf("change settings of topic %s: %w", topic, err), rightAlterConfigs, c.user(), "", topic)
 	}
 	return nil
 }
@@ -259,7 +266,7 @@ func (c *Client) DeleteTopic(ctx context.Context, topic string) error {
 		return nil
 	})
 	if err != nil {
-		return denied(fmt.Errorf("delete topic %s: %w", topic, err), c.user(), "", topic)
+		return denied(fmt.Errorf("delete topic %s: %w", topic, err), rightDelete, c.user(), "", topic)
 	}
 	c.mu.Lock()
 	maps.DeleteFunc(c.leaders, func(tp cdc.TopicPartition, _ int32) bool { return tp.Topic == topic })
