@@ -14,6 +14,7 @@ import (
 
 	"cdc/internal/admin"
 	"cdc/internal/api"
+	"cdc/internal/broker"
 	"cdc/internal/cdc"
 	"cdc/internal/config"
 	"cdc/internal/pipeline"
@@ -133,6 +134,13 @@ func (d *daemon) run(ctx context.Context, listen string) error {
 	}
 	if d.broker != nil {
 		side.Go(func() { d.compact(ctx) })
+		side.Go(func() {
+			select {
+			case <-d.broker.Failed():
+				cancel(environmentError("%w", broker.ErrFailed))
+			case <-ctx.Done():
+			}
+		})
 	}
 	errs := make([]error, len(d.pipelines))
 	for i, p := range d.pipelines {

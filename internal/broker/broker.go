@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/twmb/franz-go/pkg/kfake"
 )
@@ -27,6 +28,8 @@ type Config struct {
 	// that cdc promises rests on what is acknowledged, it is the default.
 	NoSync bool
 	Logger *slog.Logger // nil: none
+
+	free func(dir string) (uint64, error) // nil: freeSpace; tests have others
 }
 
 // clusterID is what clients see; it is one broker's, not a cluster's.
@@ -51,6 +54,10 @@ type Broker struct {
 	guard  *guard
 	kfake  *kfake.Cluster
 
+	failure    failure
+	compacting atomic.Bool
+	stuck      atomic.Bool // kfake's loop has been stopped for good
+
 	mu          sync.Mutex // held by Compact, Close and ClearInterrupted: one at a time
 	closed      bool
 	interrupted bool
@@ -69,6 +76,9 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.free == nil {
+		cfg.free = freeSpace
+	}
 	if err := os.MkdirAll(cfg.Dir, 0o750); err != nil {
 		return nil, fmt.Errorf("start broker: %w", err)
 	}
@@ -76,18 +86,19 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start broker: %w", err)
 	}
-	b := &Broker{dir: cfg.Dir, log: cfg.Logger, lock: lock, events: &events{log: cfg.Logger}}
-	if err := b.open(ctx, address, cfg.NoSync); err != nil {
+	b := &Broker{dir: cfg.Dir, log: cfg.Logger, lock: lock, events: &events{log: cfg.Logger}, failure: failure{done: make(chan struct{})}}
+	b.events.unwritten = b.unwritten
+	if err := b.open(ctx, address, cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("start broker in %q: %w", cfg.Dir, err), lock.Close())
 	}
 	return b, nil
 }
 
-func (b *Broker) open(ctx context.Context, address string, noSync bool) (err error) {
+func (b *Broker) open(ctx context.Context, address string, cfg Config) (err error) {
 	if b.interrupted, err = b.recoverCompaction(); err != nil {
 		return err
 	}
-	if b.guard, err = listen(ctx, address, b.log); err != nil {
+	if b.guard, err = listen(ctx, address, &disk{dir: b.dir, log: b.log, free: cfg.free}); err != nil {
 		return err
 	}
 	opts := []kfake.Opt{
@@ -99,7 +110,7 @@ func (b *Broker) open(ctx context.Context, address string, noSync bool) (err err
 		kfake.BrokerConfigs(brokerSettings),
 		kfake.WithLogger(b.events),
 	}
-	if !noSync {
+	if !cfg.NoSync {
 		opts = append(opts, kfake.SyncWrites())
 	}
 	if b.kfake, err = kfake.NewCluster(opts...); err != nil {
@@ -120,6 +131,18 @@ func (b *Broker) logDir() string { return filepath.Join(b.dir, "log") }
 // Addr is the address it listens on and tells clients.
 func (b *Broker) Addr() string { return b.guard.Addr().String() }
 
+// unwritten is called by kfake in its only loop.
+func (b *Broker) unwritten() {
+	b.log.Error("the log could not be written (is the disk full?): the embedded broker stops", "dir", b.dir)
+	if b.compacting.Load() { // no request is served, and Compact waits for the loop
+		b.fail()
+		return
+	}
+	b.stuck.Store(true)
+	b.fail()
+	select {} // whatever kfake did next would rest on what was not written
+}
+
 // Close stops listening, saves what makes the next start quick and closes every
 // connection. Nothing acknowledged depends on it.
 func (b *Broker) Close() error {
@@ -133,7 +156,9 @@ func (b *Broker) closeLocked() error {
 		return nil
 	}
 	b.closed = true
-	b.kfake.Close()
+	if !b.stuck.Load() { // else its memory is not what the disk has, and must not be saved
+		b.kfake.Close()
+	}
 	b.guard.shut()
 	return b.lock.Close()
 }

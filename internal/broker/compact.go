@@ -91,6 +91,13 @@ func (b *Broker) stopped(ctx context.Context, fn func() error) error {
 
 // compactLocked runs inside kfake's loop.
 func (b *Broker) compactLocked() error {
+	size, err := treeSize(filepath.Join(b.logDir(), partsName))
+	if err != nil {
+		return err
+	}
+	if err := b.guard.disk.fits(size); err != nil {
+		return err
+	}
 	if err := b.backUp(); err != nil {
 		return err
 	}
@@ -98,8 +105,10 @@ func (b *Broker) compactLocked() error {
 		return err
 	}
 	before := b.events.faults.Load()
+	b.compacting.Store(true)
 	b.kfake.Compact()
-	err := syncTree(filepath.Join(b.logDir(), partsName))
+	b.compacting.Store(false)
+	err = syncTree(filepath.Join(b.logDir(), partsName))
 	if n := b.events.faults.Load() - before; n > 0 {
 		err = errors.Join(err, fmt.Errorf("the broker reported %d faults", n))
 	}
@@ -109,7 +118,7 @@ func (b *Broker) compactLocked() error {
 	if err != nil {
 		// The files may lack records that the backup has. What is appended from
 		// now on will be gone after the next start: acknowledge nothing more.
-		b.guard.silent.Store(true)
+		b.fail()
 		b.log.Error("compaction failed; the next start puts the log back as it was", "dir", b.dir, "error", err)
 	}
 	return err

@@ -16,6 +16,9 @@ import (
 type events struct {
 	log    *slog.Logger
 	faults atomic.Int64
+	// unwritten is called, before anything else is served, when the log could not
+	// be written. It may not return.
+	unwritten func()
 }
 
 // remarks begin what kfake warns of though nothing is wrong with the log: an
@@ -33,4 +36,13 @@ func (e *events) Logf(level kfake.LogLevel, format string, args ...any) {
 	if e.log.Enabled(context.Background(), to) {
 		e.log.Log(context.Background(), to, "embedded broker reports", "text", fmt.Sprintf(format, args...))
 	}
+	if to == slog.LevelWarn && e.unwritten != nil && unwritten(format) {
+		e.unwritten()
+	}
+}
+
+// unwritten says that a message of kfake's is of a write that failed while it
+// served. What it saves when it is closed is only to make the next start quick.
+func unwritten(format string) bool {
+	return strings.HasPrefix(format, "persist ") && !strings.HasPrefix(format, "persist to disk")
 }

@@ -34,7 +34,7 @@ func FuzzGuard(f *testing.F) {
 	f.Add(append(bytes.Clone(good), 0x7f, 0xff, 0xff, 0xff, 0, 3, 0, 1, 0, 0, 0, 1), uint8(16))
 	f.Add(append(bytes.Clone(good), 0, 0, 1, 0, 0, 3, 0, 1, 0, 0, 0, 1, 9), uint8(7))
 	f.Fuzz(func(t *testing.T, sent []byte, piece uint8) {
-		g := &guard{log: slog.New(slog.DiscardHandler), ctx: context.Background(), memory: semaphore.NewWeighted(frameMemory)}
+		g := &guard{log: slog.New(slog.DiscardHandler), disk: &disk{free: freeSpace}, ctx: context.Background(), memory: semaphore.NewWeighted(frameMemory)}
 		g.known.Store(&versions{3: {0, 13}, 0: {3, 13}})
 		c := &guardConn{Conn: stream{Reader: bytes.NewReader(sent)}, guard: g}
 		var seen []byte

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -34,6 +35,7 @@ const (
 type guard struct {
 	net.Listener
 	log    *slog.Logger
+	disk   *disk
 	ctx    context.Context // ends with the guard
 	cancel context.CancelFunc
 	memory *semaphore.Weighted
@@ -46,12 +48,12 @@ type guard struct {
 	conns map[*guardConn]struct{}
 }
 
-func listen(ctx context.Context, address string, log *slog.Logger) (*guard, error) {
+func listen(ctx context.Context, address string, d *disk) (*guard, error) {
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s (stop the program that has the port, or configure another): %w", address, err)
 	}
-	g := &guard{Listener: ln, log: log, memory: semaphore.NewWeighted(frameMemory), conns: make(map[*guardConn]struct{})}
+	g := &guard{Listener: ln, log: d.log, disk: d, memory: semaphore.NewWeighted(frameMemory), conns: make(map[*guardConn]struct{})}
 	g.ctx, g.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	return g, nil
 }
@@ -168,6 +170,9 @@ func (c *guardConn) next() error {
 	size, err := c.guard.check(c.head)
 	if err != nil {
 		c.guard.warn("closed a connection that does not speak Kafka's protocol", "peer", c.RemoteAddr(), "error", err)
+		return err
+	}
+	if err := c.guard.disk.admit(int16(binary.BigEndian.Uint16(c.head[sizeBytes:])), size); err != nil {
 		return err
 	}
 	if err := c.guard.memory.Acquire(c.guard.ctx, size); err != nil {

@@ -39,6 +39,11 @@ func beChild(dir string) {
 		os.Exit(1)
 	}
 	fmt.Println("listening", b.Addr())
+	go func() {
+		<-b.Failed()
+		fmt.Println("error:", broker.ErrFailed, b.Close())
+		os.Exit(1)
+	}()
 	for os.Getenv(childCompact) != "" {
 		if err := b.Compact(context.Background()); err != nil {
 			fmt.Println("error:", err)
