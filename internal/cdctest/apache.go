@@ -78,10 +78,10 @@ type apache struct {
 // second compiler it is up in half the time.
 const brief = "-XX:TieredStopAtLevel=1"
 
-// startApache starts a cluster of one node, with more lines of configuration, its JVM
-// with more options.
-func startApache(ctx context.Context, version, advertise, settings string, options ...string) (node, error) {
-	a, err := newApache(ctx, version, 1)
+// startApache starts a cluster of one node in a directory under another, with more
+// lines of configuration, its JVM with more options.
+func startApache(ctx context.Context, version, advertise, under, settings string, options ...string) (node, error) {
+	a, err := newApache(ctx, version, 1, under)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +102,7 @@ func startApache(ctx context.Context, version, advertise, settings string, optio
 }
 
 // newApache is a node with a directory and free ports, still to be formatted.
-func newApache(ctx context.Context, version string, id int) (*apache, error) {
+func newApache(ctx context.Context, version string, id int, under string) (*apache, error) {
 	java, err := findJava(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("start Apache Kafka %s: %w", version, err)
@@ -120,7 +120,7 @@ func newApache(ctx context.Context, version string, id int) (*apache, error) {
 			return nil, err
 		}
 	}
-	if a.Dir, err = os.MkdirTemp("", "cdc-kafka-"); err != nil {
+	if a.Dir, err = os.MkdirTemp(under, "cdc-kafka-"); err != nil {
 		return nil, fmt.Errorf("make a directory for Kafka: %w", err)
 	}
 	return a, nil
@@ -231,6 +231,8 @@ func (a *apache) kill() {
 		a.proc = nil
 	}
 }
+
+func (a *apache) ended() <-chan struct{} { return a.proc.Done() }
 
 func (a *apache) close() {
 	a.kill()

@@ -108,7 +108,7 @@ func tryQuorum(ctx context.Context, version string) (nodes []*apache, err error)
 	var voters []string
 	taken := map[int]bool{}
 	for id := 1; id <= quorumSize; id++ {
-		n, err := newApache(ctx, version, id)
+		n, err := newApache(ctx, version, id, "")
 		if err != nil {
 			return nodes, err
 		}

@@ -76,7 +76,7 @@ func RestrictedKafka(t testing.TB) *Restricted {
 }
 
 func startRestricted(ctx context.Context, version string) (a *apache, address string, err error) {
-	if a, err = newApache(ctx, version, 1); err != nil {
+	if a, err = newApache(ctx, version, 1, ""); err != nil {
 		return nil, "", err
 	}
 	defer func() {

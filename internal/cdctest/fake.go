@@ -3,11 +3,11 @@ package cdctest
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -38,6 +38,8 @@ func (f *fake) start(context.Context) error { return nil }
 
 func (f *fake) kill() {}
 
+func (f *fake) ended() <-chan struct{} { return nil }
+
 func (f *fake) close() { f.cluster.Close() }
 
 // The variables that make a test binary a broker instead; see Main.
@@ -57,8 +59,8 @@ type fakeProcess struct {
 	proc      *child.Process
 }
 
-func startFakeProcess(ctx context.Context, advertise string) (node, error) {
-	dir, err := os.MkdirTemp("", "cdc-kfake-")
+func startFakeProcess(ctx context.Context, advertise, under string) (node, error) {
+	dir, err := os.MkdirTemp(under, "cdc-kfake-")
 	if err != nil {
 		return nil, fmt.Errorf("make a directory for kfake: %w", err)
 	}
@@ -102,6 +104,8 @@ func (f *fakeProcess) kill() {
 	}
 }
 
+func (f *fakeProcess) ended() <-chan struct{} { return f.proc.Done() }
+
 func (f *fakeProcess) close() {
 	f.kill()
 	_ = os.RemoveAll(f.dir)
@@ -115,7 +119,7 @@ func serveFake() int {
 		return 2
 	}
 	opts := append(fakeOptions(port), kfake.DataDir(os.Getenv(fakeDirVariable)),
-		kfake.WithLogger(kfake.BasicLogger(io.Discard, kfake.LogLevelNone)))
+		kfake.WithLogger(haltUnwritten{}))
 	if addr := os.Getenv(fakeAddrVariable); addr != "" {
 		opts = append(opts, kfake.ListenFn(func(network, address string) (net.Listener, error) {
 			l, err := net.Listen(network, address)
@@ -132,6 +136,19 @@ func serveFake() int {
 	}
 	compactWhenAsked(c)
 	return 0
+}
+
+// haltUnwritten ends the process where kfake could not write, as Apache Kafka
+// ends without its log directory: kfake itself would go on, and acknowledge the
+// batch that is lost when it is sent again.
+type haltUnwritten struct{}
+
+// Logf implements kfake.Logger.
+func (haltUnwritten) Logf(_ kfake.LogLevel, format string, args ...any) {
+	if strings.HasPrefix(format, "persist ") {
+		fmt.Fprintf(os.Stderr, "kfake ends: "+format+"\n", args...)
+		os.Exit(1)
+	}
 }
 
 // advertised is a listener that names another address: kfake tells it to clients.

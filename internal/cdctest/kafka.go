@@ -34,6 +34,7 @@ type node interface {
 	addr() string
 	start(ctx context.Context) error // returns when clients are served
 	kill()                           // SIGKILL; the data stay
+	ended() <-chan struct{}          // closed when it has ended by itself; not to be asked after kill
 	close()                          // ends it and removes its data
 }
 
@@ -97,7 +98,7 @@ func MovingKafka(t testing.TB) (*Cluster, *Failover) {
 	f := NewFailover(t, "")
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
-	n, err := startFakeProcess(ctx, f.Addr)
+	n, err := startFakeProcess(ctx, f.Addr, "")
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -128,11 +129,11 @@ func startNode(private bool, advertise string) (node, error) {
 	version := os.Getenv(KafkaVariable)
 	switch {
 	case version != "" && private:
-		return startApache(ctx, version, advertise, "", brief)
+		return startApache(ctx, version, advertise, "", "", brief)
 	case version != "":
-		return startApache(ctx, version, advertise, "")
+		return startApache(ctx, version, advertise, "", "")
 	case private:
-		return startFakeProcess(ctx, advertise)
+		return startFakeProcess(ctx, advertise, "")
 	default:
 		return startFake()
 	}

@@ -33,15 +33,16 @@ func ServeBroker() {
 type StandaloneBroker struct{ node node }
 
 // StartBroker starts FakeBroker or a version of Apache Kafka. advertise is the
-// address that clients are told to use; "" is the broker's own. It returns when
-// clients are served.
-func StartBroker(ctx context.Context, kind, advertise string) (*StandaloneBroker, error) {
+// address that clients are told to use; "" is the broker's own. Its directory is
+// made in under; "" is where temporary files are. It returns when clients are
+// served.
+func StartBroker(ctx context.Context, kind, advertise, under string) (*StandaloneBroker, error) {
 	var n node
 	var err error
 	if kind == FakeBroker {
-		n, err = startFakeProcess(ctx, advertise)
+		n, err = startFakeProcess(ctx, advertise, under)
 	} else {
-		n, err = startApache(ctx, kind, advertise, "log.cleaner.backoff.ms=100")
+		n, err = startApache(ctx, kind, advertise, under, "log.cleaner.backoff.ms=100")
 	}
 	if err != nil {
 		return nil, err
@@ -55,15 +56,33 @@ func (b *StandaloneBroker) Addr() string { return b.node.addr() }
 // Kill ends it with SIGKILL; what it has acknowledged stays.
 func (b *StandaloneBroker) Kill() { b.node.kill() }
 
+// Ended waits until it answers, or says that it has ended by itself, as when it
+// cannot write its log. Kill it then before it is started again.
+func (b *StandaloneBroker) Ended(ctx context.Context) (bool, error) {
+	ended := b.node.ended()
+	err := awaitBroker(ctx, b.Addr(), ended)
+	select {
+	case <-ended:
+		return true, nil
+	default:
+		return false, err
+	}
+}
+
+// AwaitBroker returns when a broker answers at addr.
+func AwaitBroker(ctx context.Context, addr string) error { return awaitBroker(ctx, addr, nil) }
+
 // Start starts it again after Kill.
 func (b *StandaloneBroker) Start(ctx context.Context) error { return b.node.start(ctx) }
 
 // Close ends it and removes its data.
 func (b *StandaloneBroker) Close() { b.node.close() }
 
-// StartPostgres starts a private server with the kit's settings and these.
-// The caller closes it.
-func StartPostgres(extra map[string]string) (*PG, error) { return startPostgres(extra) }
+// StartPostgres starts a private server with the kit's settings and these, in an
+// empty directory or, where dir is "", in a temporary one. The caller closes it.
+func StartPostgres(extra map[string]string, dir string) (*PG, error) {
+	return startPostgres(extra, dir)
+}
 
 // StartProxy listens on a free port of 127.0.0.1 and passes everything to target
 // until stop is called.

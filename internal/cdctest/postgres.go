@@ -50,7 +50,7 @@ var shared struct {
 func Postgres(t testing.TB) *PG {
 	t.Helper()
 	shared.once.Do(func() {
-		shared.pg, shared.err = startPostgres(nil)
+		shared.pg, shared.err = startPostgres(nil, "")
 		if shared.err == nil {
 			AtExit(shared.pg.Close)
 		}
@@ -65,7 +65,7 @@ func Postgres(t testing.TB) *PG {
 // restarted; extra overrides the kit's settings. It ends with the test.
 func PrivatePostgres(t testing.TB, extra map[string]string) *PG {
 	t.Helper()
-	pg, err := startPostgres(extra)
+	pg, err := startPostgres(extra, "")
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -73,12 +73,14 @@ func PrivatePostgres(t testing.TB, extra map[string]string) *PG {
 	return pg
 }
 
-func startPostgres(extra map[string]string) (*PG, error) {
+// startPostgres starts a server in dir; "" is a temporary directory.
+func startPostgres(extra map[string]string, dir string) (*PG, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
 	all := maps.Clone(settings)
 	maps.Copy(all, extra)
 	s, err := pgserver.Start(ctx, pgserver.Options{
+		Dir:      dir,
 		Version:  os.Getenv(VersionVariable),
 		Settings: all,
 		Notice:   os.Stderr,

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"path/filepath"
 	"time"
 )
 
@@ -50,5 +49,5 @@ func (s *seed) compactTopics(ctx context.Context) error {
 	if s.broker != nil {
 		return s.observer.Compact(ctx, s.broker.Compact, topics...)
 	}
-	return s.observer.CompactEmbedded(ctx, filepath.Join(s.crew.dir, "broker"), s.brokers[0], topics...)
+	return s.observer.CompactEmbedded(ctx, s.embedded, s.brokers[0], topics...)
 }

@@ -104,6 +104,7 @@ func TestOptions(t *testing.T) {
 		{"defaults", "", ""},
 		{"one seed again", "-seed 7 -kafka 4.4.0 -faults 0,2 -steps 10", ""},
 		{"no faults", "-seed 7 -faults none", ""},
+		{"no full disks", "-seed 7 -no-disk", ""},
 		{"shrink what", "-shrink", "-seed"},
 		{"shrink where", "-shrink -seed 3", "-kafka"},
 		{"stray", "now", "no arguments"},
@@ -118,11 +119,11 @@ func TestOptions(t *testing.T) {
 			}
 		})
 	}
-	o, err := parseOptions(strings.Fields("-seed 7 -kafka fake -faults 0,2 -steps 10 -sabotage no-skip"))
+	o, err := parseOptions(strings.Fields("-seed 7 -kafka fake -faults 0,2 -steps 10 -no-disk -sabotage no-skip"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "go run ./internal/crash -seed 7 -kafka fake -steps 10 -faults 0,2 -sabotage no-skip"
+	want := "go run ./internal/crash -seed 7 -kafka fake -steps 10 -faults 0,2 -no-disk -sabotage no-skip"
 	if got := o.again(makePlan(7, "fake", o.limits)); got != want {
 		t.Errorf("again: got %q, want %q", got, want)
 	}

@@ -51,6 +51,9 @@ type crew struct {
 	failures []string // instances that ended by themselves
 	hits     int      // fail points that killed
 	fenced   int      // instances that found themselves replaced, and went
+	full     bool     // the disk of the broker inside cdc is
+	fullTo   int      // instances before this number have seen it full
+	ranOut   int      // those that ended of that
 }
 
 // start starts the main instance, hit at a fail point unless that is "".
@@ -110,6 +113,8 @@ func (c *crew) watch(i *instance) {
 		c.hits++
 	case fenced: // as it should
 		c.fenced++
+	case (c.full || i.number < c.fullTo) && i.ranOut(): // its broker cannot go on
+		c.ranOut++
 	default:
 		c.failures = append(c.failures, fmt.Sprintf("instance %d ended by itself: %v", i.number, i.proc.Err()))
 	}

@@ -23,6 +23,9 @@ var postgresSettings = map[string]string{
 	"autovacuum":                "off",
 	"shared_buffers":            "32MB",
 	"max_connections":           "60",
+	"max_wal_size":              "64MB",
+	"min_wal_size":              "32MB",
+	"wal_recycle":               "off", // a segment is a new file: a full disk stops the log
 }
 
 // lane is the servers of one job. They live over its seeds, and are started again
@@ -33,6 +36,8 @@ type lane struct {
 	admin   *database // of the server's own database
 	pgProxy *cdctest.Proxy
 	brokers map[string]*broker
+	full    bool // its disks can be filled
+	disks   disks
 	stops   []func()
 }
 
@@ -40,12 +45,20 @@ type lane struct {
 type broker struct {
 	*cdctest.StandaloneBroker
 	proxy *cdctest.Proxy
+	// forgets: after a kill it takes a batch that it has for a new one.
+	forgets bool
 }
 
-func newLane(program string) (*lane, error) {
-	l := &lane{program: program, brokers: map[string]*broker{}}
-	var err error
-	if l.pg, err = cdctest.StartPostgres(postgresSettings); err != nil {
+// newLane starts the servers of a lane, on volumes of their own where these can be
+// filled.
+func newLane(program string, full bool) (*lane, error) {
+	l := &lane{program: program, full: full, brokers: map[string]*broker{}}
+	dir, err := l.postgresDir()
+	if err != nil {
+		return nil, err
+	}
+	if l.pg, err = cdctest.StartPostgres(postgresSettings, dir); err != nil {
+		l.close()
 		return nil, err
 	}
 	l.admin = &database{url: l.pg.URL("postgres")}
@@ -81,13 +94,17 @@ func (l *lane) broker(kind string) (*broker, error) {
 	l.stops = append(l.stops, stop)
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
-	s, err := cdctest.StartBroker(ctx, kind, proxy.Addr)
+	dir, err := l.brokerDir()
+	if err != nil {
+		return nil, err
+	}
+	s, err := cdctest.StartBroker(ctx, kind, proxy.Addr, dir)
 	if err != nil {
 		return nil, err
 	}
 	l.stops = append(l.stops, s.Close)
 	proxy.SetTarget(s.Addr())
-	b := &broker{StandaloneBroker: s, proxy: proxy}
+	b := &broker{StandaloneBroker: s, proxy: proxy, forgets: kind == cdctest.FakeBroker}
 	l.brokers[kind] = b
 	return b, nil
 }

@@ -60,6 +60,7 @@ func parseOptions(args []string) (options, error) {
 	f.StringVar(&o.sabotage, "sabotage", "", "break cdc before it is built: "+strings.Join(sabotages(), ", "))
 	f.BoolVar(&o.verbose, "v", false, "say what every seed did")
 	f.IntVar(&o.limits.steps, "steps", 0, "cut every session down to so many steps")
+	f.BoolVar(&o.limits.noDisk, "no-disk", false, "leave full disks out, as where none can be mounted: seeds then draw other faults")
 	f.StringVar(&faults, "faults", "", "do these faults alone: numbers, or none")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -99,6 +100,15 @@ func suite(ctx context.Context, args []string, out io.Writer) (ok bool, err erro
 	if err != nil {
 		return false, err
 	}
+	leftOut := ""
+	if !o.limits.noDisk {
+		if err := mountable(); err != nil {
+			o.limits.noDisk = true
+			leftOut = fmt.Sprintf("disk-full is left out: %v\n", err)
+		}
+	}
+	fmt.Fprint(out, leftOut)
+	defer fmt.Fprint(out, leftOut)
 	program, remove, err := build(ctx, o.sabotage)
 	if err != nil {
 		return false, err
@@ -156,6 +166,9 @@ func (o options) again(p plan) string {
 		}
 		text += " -faults " + strings.Join(numbers, ",")
 	}
+	if o.limits.noDisk {
+		text += " -no-disk"
+	}
 	if o.sabotage != "" {
 		text += " -sabotage " + o.sabotage
 	}
@@ -176,7 +189,7 @@ type summary struct {
 }
 
 func (s *summary) job(ctx context.Context, program string, seeds <-chan uint64) error {
-	l, err := newLane(program)
+	l, err := newLane(program, !s.limits.noDisk)
 	if err != nil {
 		return err
 	}
@@ -189,7 +202,7 @@ func (s *summary) job(ctx context.Context, program string, seeds <-chan uint64) 
 			fmt.Fprintf(s.out, "seed %d: %v; it is run again on new servers\n", seed, err)
 			s.mu.Unlock()
 			l.close()
-			if l, err = newLane(program); err != nil {
+			if l, err = newLane(program, !s.limits.noDisk); err != nil {
 				l = &lane{}
 				return err
 			}

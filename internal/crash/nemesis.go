@@ -18,6 +18,7 @@ type nemesis struct {
 	lane     *lane
 	crew     *crew
 	broker   *broker // nil: the one inside cdc
+	address  string  // of either
 	pipeline string
 	db       *database // not through the proxy
 	steps    func() int64
@@ -94,6 +95,8 @@ func (n *nemesis) do(ctx context.Context, f fault) error {
 			return err
 		}
 		return n.crew.clock.set(0)
+	case faultDiskPG, faultDiskBroker:
+		return n.diskFull(ctx, f)
 	case faultBroker:
 		n.broker.Kill()
 		if err := sleep(ctx, f.hold); err != nil {

@@ -39,6 +39,7 @@ type configuration struct {
 type limits struct {
 	steps  int   // of each session; 0: all
 	faults []int // by number from 0; nil: all
+	noDisk bool  // no disk can be filled: other faults are drawn
 }
 
 func makePlan(seed uint64, kafka string, l limits) plan {
@@ -68,7 +69,7 @@ func makePlan(seed uint64, kafka string, l limits) plan {
 		}
 		p.sessions = append(p.sessions, steps)
 	}
-	all := makeFaults(rand.New(rand.NewPCG(seed, 2)), p)
+	all := makeFaults(rand.New(rand.NewPCG(seed, 2)), p, l.noDisk)
 	if l.faults == nil {
 		p.faults = all
 	}
@@ -206,6 +207,8 @@ const (
 	faultKHalfKill  = "kafka-half-open-and-kill"
 	faultPGHalfKill = "pg-half-open-and-kill"
 	faultClock      = "clock" // the wall clock of cdc's machine jumps
+	faultDiskPG     = "disk-full-pg"
+	faultDiskBroker = "disk-full-broker" // inside cdc, or beside it
 )
 
 // weights says how often a kind is drawn.
@@ -213,6 +216,7 @@ var weights = map[string]int{
 	faultKill: 6, faultTerm: 3, faultPause: 3, faultPoint: 12, faultPGKill: 2, faultPGStop: 1, faultPGFast: 2,
 	faultSender: 3, faultSender9: 1, faultSnapshot: 4, faultPGCut: 3, faultPGStall: 2, faultPGDelay: 1, faultPGHalf: 2,
 	faultPGDrop: 2, faultPGRefuse: 1, faultPGHalfKill: 1, faultClock: 5,
+	faultDiskPG: 1, faultDiskBroker: 1,
 }
 
 // networked are those that need a broker outside of cdc.
@@ -229,7 +233,7 @@ var (
 	copyPoints  = []string{"snapshot-begin", "snapshot-rows", "snapshot-ghosts", "snapshot-finish", "snapshot-slot", "snapshot-progress"}
 )
 
-func makeFaults(rnd *rand.Rand, p plan) []fault {
+func makeFaults(rnd *rand.Rand, p plan, noDisk bool) []fault {
 	table := map[string]int{}
 	add := func(more map[string]int) {
 		for k, w := range more {
@@ -245,6 +249,13 @@ func makeFaults(rnd *rand.Rand, p plan) []fault {
 	default:
 		add(networked)
 		table[faultBroker] = 2
+	}
+	if p.kafka != kindEmbedded { // there are more kinds to draw from
+		table[faultDiskBroker]++
+	}
+	if noDisk {
+		delete(table, faultDiskPG)
+		delete(table, faultDiskBroker)
 	}
 	kinds := slices.Sorted(func(yield func(string) bool) {
 		for k := range table {
@@ -291,6 +302,11 @@ func drawn(rnd *rand.Rand, kind string, steps int) fault {
 	switch kind {
 	case faultKStallKill, faultKHalfKill, faultPGHalfKill: // a progress record is written once a second
 		f.hold = ms(50, 1500)
+	case faultDiskPG, faultDiskBroker:
+		f.hold = ms(50, 2500)
+		if kind == faultDiskPG && rnd.IntN(2) == 0 { // the log needs a new file at once
+			f.point, f.count = "pg_switch_wal", 1
+		}
 	case faultZombie: // most of them with a request in hand
 		if rnd.IntN(3) > 0 {
 			f.kind, f.stop, f.settle, f.point, f.count = faultPoint, true, true, "produce-before", 1+rnd.IntN(6)

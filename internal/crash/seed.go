@@ -65,6 +65,7 @@ type seed struct {
 	url      string
 	db       *database
 	brokers  []string
+	embedded string // directory of the broker inside cdc
 	observer *cdctest.Observer
 	crew     *crew
 	commits  *commits
@@ -90,6 +91,11 @@ func (l *lane) run(ctx context.Context, p plan) (_ *result, err error) {
 		return nil, err
 	}
 	defer remove()
+	s.embedded, remove, err = l.embeddedDir(s.name, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer remove()
 	if err := s.prepare(ctx, dir); err != nil {
 		return nil, err
 	}
@@ -107,6 +113,9 @@ func (l *lane) run(ctx context.Context, p plan) (_ *result, err error) {
 
 // heal ends every fault of servers and network.
 func (l *lane) heal(ctx context.Context, b *broker) error {
+	if err := l.free(); err != nil {
+		return err
+	}
 	l.pgProxy.Heal()
 	if b != nil {
 		b.proxy.Heal()
@@ -135,7 +144,7 @@ func (s *seed) prepare(ctx context.Context, dir string) error {
 			return err
 		}
 		s.brokers = []string{listen}
-		kafka = fmt.Sprintf("{embedded: {dir: %q, listen: %q}}", dir+"/broker", listen)
+		kafka = fmt.Sprintf("{embedded: {dir: %q, listen: %q}}", s.embedded, listen)
 	} else {
 		s.brokers = []string{s.broker.proxy.Addr}
 		kafka = fmt.Sprintf("{brokers: [%q]}", s.broker.proxy.Addr)
@@ -179,7 +188,7 @@ func (s *seed) live(ctx context.Context) error {
 	if _, err := s.crew.start(s.plan.first()); err != nil {
 		return err
 	}
-	n := &nemesis{lane: s.lane, crew: s.crew, broker: s.broker, pipeline: s.name, db: s.db}
+	n := &nemesis{lane: s.lane, crew: s.crew, broker: s.broker, address: s.brokers[0], pipeline: s.name, db: s.db}
 	if !s.early {
 		if !n.awaitFirst(ctx) {
 			if ctx.Err() != nil {

@@ -144,14 +144,18 @@ func (w *workload) try(ctx context.Context, conn *pgconn.PgConn, s step) {
 }
 
 // expected are the errors that sessions which know nothing of each other run
-// into: a deadlock, a key that is taken, a column that another has dropped.
+// into: a deadlock, a key that is taken, a column that another has dropped, a disk
+// that is full.
 func expected(code string) bool {
 	switch code {
-	case "40P01", "23505", "42703", "42701":
+	case "40P01", "23505", "42703", "42701", diskFullCode:
 		return true
 	}
 	return false
 }
+
+// diskFullCode is Postgres' disk_full.
+const diskFullCode = "53100"
 
 func run(ctx context.Context, conn *pgconn.PgConn, s step, c *commits) error {
 	sql := "BEGIN"

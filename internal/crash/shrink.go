@@ -13,7 +13,7 @@ const shrinkTries = 4
 
 // shrink drops faults, then halves the workload, while the seed still fails.
 func shrink(ctx context.Context, o options, program string, out io.Writer) (ok bool, err error) {
-	l, err := newLane(program)
+	l, err := newLane(program, !o.limits.noDisk)
 	if err != nil {
 		return false, err
 	}
@@ -52,7 +52,7 @@ func shrink(ctx context.Context, o options, program string, out io.Writer) (ok b
 	}
 	for _, n := range slices.Clone(faults) {
 		fewer := slices.DeleteFunc(slices.Clone(faults), func(m int) bool { return m == n })
-		less, err := try(limits{steps: smallest.steps, faults: fewer})
+		less, err := try(limits{steps: smallest.steps, faults: fewer, noDisk: smallest.noDisk})
 		if err != nil {
 			return false, err
 		}
@@ -61,7 +61,7 @@ func shrink(ctx context.Context, o options, program string, out io.Writer) (ok b
 		}
 	}
 	for steps := longest(worst.plan) / 2; steps > 0; steps /= 2 {
-		if less, err := try(limits{steps: steps, faults: smallest.faults}); err != nil || !less {
+		if less, err := try(limits{steps: steps, faults: smallest.faults, noDisk: smallest.noDisk}); err != nil || !less {
 			if err != nil {
 				return false, err
 			}
