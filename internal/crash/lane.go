@@ -136,7 +136,7 @@ func (l *lane) awaitPostgres(ctx context.Context) error {
 			return err
 		}
 	}
-	_, err := l.admin.insist(ctx, "SELECT 1")
+	_, err := l.admin.query(ctx, "SELECT 1")
 	return err
 }
 

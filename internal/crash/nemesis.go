@@ -275,14 +275,14 @@ func (n *nemesis) restart(ctx context.Context, f fault) error {
 }
 
 func (n *nemesis) terminateSender(ctx context.Context) error {
-	_, err := n.db.insist(ctx, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active AND database = current_database()")
+	_, err := n.db.query(ctx, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active AND database = current_database()")
 	return err
 }
 
 // killSender kills the walsender itself: Postgres then ends every other backend,
 // and recovers.
 func (n *nemesis) killSender(ctx context.Context) error {
-	rows, err := n.db.insist(ctx, "SELECT active_pid FROM pg_replication_slots WHERE active AND database = current_database()")
+	rows, err := n.db.query(ctx, "SELECT active_pid FROM pg_replication_slots WHERE active AND database = current_database()")
 	if err != nil || len(rows) == 0 {
 		return err
 	}

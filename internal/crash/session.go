@@ -214,39 +214,26 @@ type database struct {
 }
 
 // query runs one text of statements and returns their rows as text; NULL is "".
-// A connection that a fault has cut since its last use is made again.
-func (d *database) query(ctx context.Context, sql string) ([][]string, error) {
+// Where a fault has cut the connection, or does so meanwhile, it is run again: a
+// server that one of its processes was killed under may look well for a moment yet.
+func (d *database) query(ctx context.Context, sql string) (rows [][]string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statementLimit)
 	defer cancel()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	used := d.conn != nil
-	rows, err := d.queryLocked(ctx, sql)
-	if err != nil && used && d.conn == nil && ctx.Err() == nil {
-		return d.queryLocked(ctx, sql)
+	for range queryTries {
+		if rows, err = d.queryLocked(ctx, sql); err == nil || ctx.Err() != nil {
+			break
+		}
 	}
 	return rows, err
 }
 
-// insist is query for a server that may be about to recover: it is asked again
-// until it takes connections.
-func (d *database) insist(ctx context.Context, sql string) (rows [][]string, err error) {
-	for limit := time.Now().Add(progressLimit); time.Now().Before(limit); {
-		if rows, err = d.query(ctx, sql); err == nil {
-			return rows, nil
-		}
-		if cut := sleep(ctx, again); cut != nil {
-			return nil, errors.Join(cut, err)
-		}
-	}
-	return nil, err
-}
+const queryTries = 3
 
 func (d *database) queryLocked(ctx context.Context, sql string) ([][]string, error) {
 	if d.conn == nil || d.conn.IsClosed() {
-		var err error
-		if d.conn, err = pgconn.Connect(ctx, d.url); err != nil {
-			d.conn = nil
+		if err := d.connectLocked(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -266,6 +253,20 @@ func (d *database) queryLocked(ctx context.Context, sql string) ([][]string, err
 		}
 	}
 	return rows, nil
+}
+
+// connectLocked waits for a server that recovers.
+func (d *database) connectLocked(ctx context.Context) (err error) {
+	for {
+		if d.conn, err = pgconn.Connect(ctx, d.url); err == nil {
+			return nil
+		}
+		d.conn = nil
+		var pg *pgconn.PgError
+		if !errors.As(err, &pg) || pg.Code != "57P03" || sleep(ctx, again) != nil {
+			return err
+		}
+	}
 }
 
 func (d *database) close() {
