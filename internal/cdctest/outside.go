@@ -42,7 +42,7 @@ func StartBroker(ctx context.Context, kind, advertise, under string) (*Standalon
 	if kind == FakeBroker {
 		n, err = startFakeProcess(ctx, advertise, under)
 	} else {
-		n, err = startApache(ctx, kind, advertise, under, "log.cleaner.backoff.ms=100")
+		n, err = startApache(ctx, kind, advertise, under, "log.cleaner.backoff.ms=100", brief)
 	}
 	if err != nil {
 		return nil, err

@@ -100,9 +100,9 @@ func (c *crew) watch(i *instance) {
 	<-i.proc.Done()
 	i.mu.Lock()
 	asked := i.asked
-	fenced := i.rivals && i.log.contains("reason=fenced")
 	left := i.leaving && i.proc.ExitCode() == 0
 	i.mu.Unlock()
+	fenced := i.fenced()
 	hit := i.point != "" && i.proc.ExitCode() < 0
 	c.mu.Lock()
 	c.over[i] = true
@@ -202,6 +202,9 @@ func (i *instance) terminate() error {
 		return fmt.Errorf("instance %d still ran %v after SIGTERM", i.number, termLimit)
 	}
 	<-i.ended
+	if i.fenced() {
+		return nil
+	}
 	if i.proc.ExitCode() < 0 && (i.point != "" || i.log.tail() == "") {
 		return nil // hit on its way, or so young that it did not listen for signals yet
 	}
@@ -219,6 +222,13 @@ func (i *instance) rival() {
 	i.mu.Lock()
 	i.rivals = true
 	i.mu.Unlock()
+}
+
+// fenced says that it found itself replaced.
+func (i *instance) fenced() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.rivals && i.log.contains("reason=fenced")
 }
 
 // gone says that the process has ended.
