@@ -91,6 +91,11 @@ func keyCases(icu bool) []keyCase {
 		// A check that is younger than the rows does not hold for them.
 		{name: "domain", ddl: []string{"CREATE DOMAIN word AS text", "CREATE TABLE domain(k word PRIMARY KEY)"}, order: "k",
 			row: func(r *rand.Rand) []string { return []string{text(r)} }, after: []string{"ALTER DOMAIN word ADD CHECK (length(VALUE) > 50) NOT VALID"}},
+		{name: "domain_of_enum", ddl: []string{"CREATE TYPE level AS ENUM ('low', 'high', 'A')", "CREATE DOMAIN grade AS level", "CREATE DOMAIN mark AS grade",
+			"CREATE TABLE domain_of_enum(g grade NOT NULL, m mark NOT NULL, n int NOT NULL)", "CREATE UNIQUE INDEX domain_of_enum_k ON domain_of_enum (m DESC, n, g)", "ALTER TABLE domain_of_enum REPLICA IDENTITY USING INDEX domain_of_enum_k"},
+			key: []string{"g", "m", "n"}, order: "m DESC, n, g", row: func(r *rand.Rand) []string {
+				return []string{oneOf(r, "'low'", "'high'", "'A'"), oneOf(r, "'low'", "'high'", "'A'"), fmt.Sprint(r.IntN(40))}
+			}},
 		{name: `Odd "table" ü'`, ddl: []string{`CREATE TABLE "Odd ""table"" ü'"("select" int, "a b" text, "k" int, "x""y$1" text, PRIMARY KEY ("x""y$1", "select", "k"))`},
 			order: `"x""y$1", "select", "k"`, row: func(r *rand.Rand) []string { return []string{anyInt(r), text(r), anyInt(r), text(r)} }},
 		{name: "down", ddl: []string{"CREATE TABLE down(k int NOT NULL, v text)", "CREATE UNIQUE INDEX down_k ON down (k DESC)", "ALTER TABLE down REPLICA IDENTITY USING INDEX down_k"},

@@ -372,9 +372,9 @@ func TestChunksDoNotAllocatePerRow(t *testing.T) {
 
 func TestOrderNames(t *testing.T) {
 	t.Parallel()
-	one := orderColumn{typ: "int4", expr: "a", sort: "<", behind: ">", equal: "=", nulls: "NULLS LAST"}
+	one := orderColumn{typ: "int4", expr: "a", sort: "a USING <", behind: ">", equal: "=", nulls: "NULLS LAST"}
 	down := one
-	down.sort, down.behind = down.behind, down.sort
+	down.sort, down.behind = "a USING >", "<"
 	names := []string{orderName([]orderColumn{one}, true, ""), orderName([]orderColumn{one}, false, ""), orderName([]orderColumn{down}, true, ""),
 		orderName([]orderColumn{one, one}, true, ""), orderName([]orderColumn{one}, true, "1'a'"), orderName([]orderColumn{one}, true, "1'b'")}
 	slices.Sort(names)

@@ -37,7 +37,7 @@ type orderColumn struct {
 	typ    string // of the column, in SQL; of a domain its base: a constraint may be younger than the row
 	oid    uint32 // of that type
 	expr   string // the column, with the index's collation where that is another
-	sort   string // operator of ORDER BY
+	sort   string // item of ORDER BY
 	behind string // operator that holds for what comes later
 	equal  string
 	nulls  string // NULLS FIRST or NULLS LAST; there are none, but the planner compares it
@@ -50,7 +50,17 @@ func keyColumn(rel *cdc.Relation, key int) orderColumn {
 	for t.Kind == cdc.KindDomain && t.Elem != nil {
 		t = t.Elem
 	}
-	return orderColumn{key: key, typ: quote(t.Namespace, t.Name), oid: t.OID, expr: quote(c.Name)}
+	o := orderColumn{key: key, typ: quote(t.Namespace, t.Name), oid: t.OID, expr: quote(c.Name)}
+	if domainOfEnum(c.Type) {
+		o.expr += "::" + o.typ
+	}
+	return o
+}
+
+// domainOfEnum says that a column has a type for which Postgres finds no operators by
+// their names: of all polymorphic ones, those of enums alone take no domain.
+func domainOfEnum(t *cdc.Type) bool {
+	return t.Kind == cdc.KindDomain && t.Elem != nil && (t.Elem.Kind == cdc.KindEnum || domainOfEnum(t.Elem))
 }
 
 // planChunks describes a table whose lock conn holds.
@@ -146,7 +156,7 @@ func (p *chunkPlan) sql(level, n int) string {
 	}
 	order := make([]string, len(p.order))
 	for i, c := range p.order {
-		order[i] = fmt.Sprintf("%s USING %s %s", c.expr, c.sort, c.nulls)
+		order[i] = c.sort + " " + c.nulls
 	}
 	return p.table.selectSQL(p.from, where...) + " ORDER BY " + strings.Join(order, ", ") + limitSQL(n, p.unique)
 }
@@ -234,9 +244,14 @@ func (x *keyIndex) order(rel *cdc.Relation, key []string, n int) []orderColumn {
 	for i, c := range x.columns[:n] {
 		o := keyColumn(rel, slices.Index(key, c.name))
 		o.expr += c.collate
-		o.sort, o.behind, o.equal, o.nulls = c.less, c.more, c.equal, "NULLS LAST"
+		before, direction := c.less, " ASC"
+		o.behind, o.equal, o.nulls = c.more, c.equal, "NULLS LAST"
 		if c.descends {
-			o.sort, o.behind = c.more, c.less
+			before, o.behind, direction = c.more, c.less, " DESC"
+		}
+		o.sort = o.expr + " USING " + before
+		if domainOfEnum(rel.Columns[rel.Key[o.key]].Type) { // enums have one order
+			o.sort = quote(c.name) + direction
 		}
 		if c.nullsLead {
 			o.nulls = "NULLS FIRST"
