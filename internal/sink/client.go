@@ -3,6 +3,7 @@ package sink
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -136,10 +137,16 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// user names the principal for ACL commands.
+// user names the principal for ACL commands: with a client certificate and no SASL it
+// is, unless the broker has rules of its own, the certificate's subject.
 func (c *Client) user() string {
 	if c.cfg.SASL != nil {
 		return c.cfg.SASL.User
+	}
+	if t := c.cfg.TLS; t != nil && len(t.Certificates) > 0 && len(t.Certificates[0].Certificate) > 0 {
+		if leaf, err := x509.ParseCertificate(t.Certificates[0].Certificate[0]); err == nil {
+			return leaf.Subject.String()
+		}
 	}
 	return "ANONYMOUS"
 }

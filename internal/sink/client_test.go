@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"math/big"
 	"net"
@@ -29,7 +30,7 @@ func certificate(t *testing.T) (server, client *tls.Config) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "cdc", Organization: []string{"University"}}, NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	must(t, err)
 	cert, err := x509.ParseCertificate(der)
@@ -65,6 +66,20 @@ func TestTLSAndSASL(t *testing.T) {
 				t.Fatal("plain text to a TLS port was accepted")
 			}
 		})
+	}
+}
+
+// The commands that mend a missing right name whom the broker knows.
+func TestUser(t *testing.T) {
+	own, _ := certificate(t)
+	for want, cfg := range map[string]Config{
+		"ANONYMOUS":           {},
+		"u":                   {TLS: own, SASL: &SASL{User: "u"}},
+		"CN=cdc,O=University": {TLS: own},
+	} {
+		if got := (&Client{cfg: cfg}).user(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 }
 
